@@ -1,0 +1,1 @@
+"""What travels between processes, and how it becomes bytes. No ZeroMQ and no I/O here."""

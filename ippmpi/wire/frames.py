@@ -1,0 +1,58 @@
+"""Messages and link records to bytes and back, validated.
+
+Everything that is wrong with received bytes (not msgpack, unknown tag, a field of another type)
+becomes one ``ProtocolError``, which the receiver logs before it drops the frame.
+"""
+
+from __future__ import annotations
+
+import operator
+from functools import reduce
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from ippmpi.errors import ProtocolError
+from ippmpi.wire.messages import LinkRecord, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _union(classes: Sequence[type]) -> object:
+    return reduce(operator.or_, classes)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_union(Message.__subclasses__())).decode
+_decode_link = msgspec.msgpack.Decoder(_union(LinkRecord.__subclasses__())).decode
+
+
+def encode(message: Message) -> bytes:
+    """Return *message* as bytes."""
+    return _encode(message)
+
+
+def decode(raw: bytes | memoryview) -> Message:
+    """Return the message in *raw*; raises ``ProtocolError`` if there is none."""
+    try:
+        return cast("Message", _decode(raw))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a message: {error} ({_start(raw)})") from None
+
+
+def encode_link(record: LinkRecord) -> bytes:
+    """Return *record* as bytes."""
+    return _encode(record)
+
+
+def decode_link(raw: bytes | memoryview) -> LinkRecord:
+    """Return the link record in *raw*; raises ``ProtocolError`` if there is none."""
+    try:
+        return cast("LinkRecord", _decode_link(raw))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a link record: {error} ({_start(raw)})") from None
+
+
+def _start(raw: bytes | memoryview) -> str:
+    return f"{len(raw)} bytes, starting {bytes(raw[:16]).hex()}"

@@ -1,0 +1,416 @@
+"""The protocol: every message, who sends it to whom, and its version.
+
+A message is a frozen record. On the wire it is a msgpack array ``[tag, field, field, ...]`` (fields
+in order; new fields go last and have defaults). ``ROUTE`` says who sends it to whom; the receiver
+has a method ``on_<tag>`` and ``tests/test_architecture.py`` checks that it does.
+
+Messages ride in sessions (``ippmpi/net/session.py``): numbered, acknowledged, sent again after a
+break. Link records at the end of this file are the session layer's own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+INLINE_LIMIT = 64 * 1024
+"""Bytes of content that travel inside the message; larger content is a transfer (chunks, credits)."""
+
+MEMFD_LIMIT = 1024 * 1024
+"""Bytes above which an engine receives its content by a shared memory file instead of inline."""
+
+
+def _tag(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=_tag, gc=False):
+    """Base of everything that rides in a session."""
+
+    ROUTE: ClassVar[str]
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of the parts of messages."""
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+class Content(Record):
+    """A blob (see ``pickling.py``) that belongs to a message, opaque to controller and agent.
+
+    Exactly one way: ``inline`` (``transfer`` is 0), or transfer number ``transfer`` of this link
+    (``size`` bytes follow on the data connection), or, between agent and engine on one host, the
+    memory file that can be opened at ``path`` (complete once ``ContentReady(transfer)`` came).
+    """
+
+    inline: bytes = b""
+    size: int = 0
+    transfer: int = 0
+    path: str = ""
+
+
+class EngineRecord(Record):
+    """One rank, as everybody may know it."""
+
+    id: int
+    rank: int
+    world: str
+    host: str
+    pid: int
+    size: int = 1
+
+
+class Failure(Record):
+    """Why there is no value. ``kind`` is ``"code"`` when the task's own code raised.
+
+    Other kinds name a class of ``errors.py`` (``EngineError``, ``TaskAborted``, ``TaskTimeout``,
+    ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``).
+    """
+
+    ename: str
+    evalue: str
+    traceback: str = ""
+    kind: str = "code"
+    engine: int | None = None
+    rank: int | None = None
+    world: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+class Dependency(Record):
+    """A condition on other balanced tasks. ``any_of`` False: all of them."""
+
+    tasks: list[str]
+    any_of: bool = False
+    success: bool = True
+    failure: bool = False
+
+
+class Placement(Record):
+    """Where and when a balanced task may run."""
+
+    candidates: list[int] | None = None
+    after: Dependency | None = None
+    follow: Dependency | None = None
+    timeout_s: float = 0.0
+    retries: int = 0
+
+
+# --- client -> hub -------------------------------------------------------------------------------
+
+
+class Submit(Message):
+    """Do *op* on every engine of ``targets``, or, with a ``placement``, on one engine of the hub's choice.
+
+    ``contents`` has one entry for all targets, or one per target (scatter, map), in their order.
+    ``op`` is a name of ``engine/runner.py``'s table: apply, execute, push, pull, clear.
+    """
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    task: str
+    op: str
+    targets: list[int]
+    contents: list[Content]
+    label: str = ""
+    placement: Placement | None = None
+
+
+class Abort(Message):
+    """Take back work of this client that has not started: ``tasks`` (None: all), on ``targets`` (None: all)."""
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    request: int
+    tasks: list[str] | None = None
+    targets: list[int] | None = None
+
+
+class Interrupt(Message):
+    """Raise KeyboardInterrupt in exactly these tasks where they run; take them back where they wait."""
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    request: int
+    tasks: list[str]
+
+
+class SendSignal(Message):
+    """Deliver a POSIX signal to engines, at once, whatever they do. ``targets`` None: all."""
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    request: int
+    signal: int
+    targets: list[int] | None = None
+
+
+class Query(Message):
+    """Ask the hub. ``what``: ``status``, ``queue_status``, ``result_status``; ``arguments``: msgpack."""
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    request: int
+    what: str
+    arguments: bytes = b"\xc0"
+
+
+class Shutdown(Message):
+    """End engines (``targets`` None: all) and, if ``controller``, everything."""
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    request: int
+    targets: list[int] | None = None
+    controller: bool = False
+
+
+class Farewell(Message):
+    """This client is closed on purpose and takes no more replies."""
+
+    ROUTE: ClassVar[str] = "client -> hub"
+
+
+# --- hub -> client -------------------------------------------------------------------------------
+
+
+class EnginesChanged(Message):
+    """Who joined and who left (with reasons, same length). The first one after the hello is the whole list."""
+
+    ROUTE: ClassVar[str] = "hub -> client"
+    joined: list[EngineRecord]
+    left: list[int]
+    reasons: list[str]
+
+
+class Answer(Message):
+    """The one answer to request ``request``: ``value`` (msgpack), or ``error`` (a text) if not empty."""
+
+    ROUTE: ClassVar[str] = "hub -> client"
+    request: int
+    value: bytes = b"\xc0"
+    error: str = ""
+
+
+# --- hub -> agent --------------------------------------------------------------------------------
+
+
+class Registered(Message):
+    """The world is complete: its ranks are engines ``base + rank``. The agent tells its engines."""
+
+    ROUTE: ClassVar[str] = "hub -> agent"
+    world: str
+    base: int
+
+
+class Run(Message):
+    """Do *op* on these local engines; ``contents`` as in ``Submit``. The agent fans it out."""
+
+    ROUTE: ClassVar[str] = "hub -> agent, agent -> engine"
+    task: str
+    op: str
+    engines: list[int]
+    contents: list[Content]
+
+
+class Revoke(Message):
+    """Take the task back where it waits; where it runs, interrupt it if ``interrupt``.
+
+    An engine that took it back replies with a ``TaskAborted`` failure; one that has finished or
+    goes on does nothing.
+    """
+
+    ROUTE: ClassVar[str] = "hub -> agent, agent -> engine"
+    task: str
+    engines: list[int]
+    interrupt: bool = False
+
+
+class Deliver(Message):
+    """Send POSIX signal ``signal`` to these engines' processes."""
+
+    ROUTE: ClassVar[str] = "hub -> agent"
+    engines: list[int]
+    signal: int
+
+
+class StopEngines(Message):
+    """End these engines in good order (``MPI_Finalize``); None: all of the agent's."""
+
+    ROUTE: ClassVar[str] = "hub -> agent"
+    engines: list[int] | None = None
+
+
+# --- agent -> hub --------------------------------------------------------------------------------
+
+
+class RegisterEngines(Message):
+    """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses."""
+
+    ROUTE: ClassVar[str] = "agent -> hub"
+    world: str
+    size: int
+    engines: list[EngineRecord]
+
+
+class EngineLost(Message):
+    """An engine's process is gone. ``cause`` is for people; ``expected`` if it was told to stop."""
+
+    ROUTE: ClassVar[str] = "agent -> hub"
+    world: str
+    rank: int
+    cause: str
+    expected: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
+    output: str = ""
+
+
+# --- engine -> agent -> hub -> client ------------------------------------------------------------
+
+
+class Reply(Message):
+    """How a task ended on one engine: ``content`` is its value unless there is a ``failure``.
+
+    Times are seconds since the epoch on the engine's clock.
+    """
+
+    ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> client"
+    task: str
+    engine: int
+    content: Content
+    failure: Failure | None = None
+    started: float = 0.0
+    completed: float = 0.0
+
+
+class Output(Message):
+    """What a task printed, as bytes of ``stream`` (stdout, stderr). ``task`` is empty before the first one."""
+
+    ROUTE: ClassVar[str] = "agent -> hub, hub -> client"
+    task: str
+    engine: int
+    stream: str
+    text: bytes
+
+
+class Display(Message):
+    """A rich result or display of a task: ``data`` is msgpack ``{"kind", "data", "metadata"}``."""
+
+    ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> client"
+    task: str
+    engine: int
+    data: bytes
+
+
+# --- engine <-> agent ----------------------------------------------------------------------------
+
+
+class EngineReady(Message):
+    """A rank introduces itself. ``stdout_fd`` and ``stderr_fd`` are the read ends of its output pipes,
+    to be opened under ``/proc/<pid>/fd``. ``started`` is the process's start time in clock ticks."""
+
+    ROUTE: ClassVar[str] = "engine -> agent"
+    world: str
+    rank: int
+    size: int
+    local_size: int
+    pid: int
+    host: str
+    started: int
+    stdout_fd: int
+    stderr_fd: int
+    parent_records_exit: bool = False
+
+
+class Assigned(Message):
+    """The engine's id in the cluster."""
+
+    ROUTE: ClassVar[str] = "agent -> engine"
+    engine: int
+
+
+class ContentReady(Message):
+    """The memory file of transfer ``transfer`` is complete (or, ``failed``, never will be)."""
+
+    ROUTE: ClassVar[str] = "agent -> engine"
+    transfer: int
+    failed: bool = False
+
+
+class StopEngine(Message):
+    """Finish: no more requests come. The engine ends as soon as its main thread is free."""
+
+    ROUTE: ClassVar[str] = "agent -> engine"
+
+
+# --- the session layer's own ---------------------------------------------------------------------
+
+
+class LinkRecord(msgspec.Struct, frozen=True, array_like=True, tag=_tag, gc=False):
+    """Base of what a session says for itself, one per ZeroMQ message."""
+
+
+class Hello(LinkRecord):
+    """First message on a connection, from the dialling side.
+
+    ``token`` (16 bytes) names the session, ``channel`` is control or data, ``received`` the highest
+    sequence number that arrived, ``peer`` and ``about`` (msgpack) say who speaks.
+    """
+
+    version: int
+    role: str
+    peer: str
+    token: bytes
+    channel: str
+    received: int
+    python: str = ""
+    about: bytes = b"\xc0"
+
+
+class Welcome(LinkRecord):
+    """The listening side accepts. ``known``: it still has this session; else both sides number anew."""
+
+    known: bool
+    received: int
+    about: bytes = b"\xc0"
+
+
+class Denied(LinkRecord):
+    """The listening side refuses; final. ``reason`` names both sides' values."""
+
+    reason: str
+
+
+class Batch(LinkRecord):
+    """Messages ``first``, ``first + 1``, ... of one direction, and two facts about the other one.
+
+    ``ack``: up to here the next owner has it. ``received``: up to here it has arrived (for flow
+    control only). Without messages it acknowledges, or is a sign of life.
+    """
+
+    first: int
+    ack: int
+    received: int
+    messages: list[bytes] = []
+
+
+class Grant(LinkRecord):
+    """The receiver of a transfer asks for its bytes from ``start`` up to ``limit``.
+
+    ``start`` -1: go on from where you are (the first grant on a connection says where).
+    ``limit`` -1: stop sending, this transfer is not wanted any more.
+    """
+
+    transfer: int
+    start: int
+    limit: int
+
+
+class Chunk(LinkRecord):
+    """Bytes of a transfer at ``offset``; they follow in the next frame. ``failed``: there will be no more."""
+
+    transfer: int
+    offset: int
+    failed: bool = False
