@@ -1,0 +1,107 @@
+"""Drive a whole MPI communicator from a prompt: engines are MPI ranks, views run code on them.
+
+Names are loaded at first use, so that ``import ippmpi`` costs next to nothing (engines do it too).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # type checkers know the name; importing typing for it would cost most of this import
+
+if TYPE_CHECKING:
+    from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+
+    from ippmpi.client.balanced import LoadBalancedView
+    from ippmpi.client.client import Client
+    from ippmpi.client.dependency import Dependency
+    from ippmpi.client.mapresults import AsyncMapResult
+    from ippmpi.client.results import AsyncResult
+    from ippmpi.client.views import DirectView
+    from ippmpi.cluster import Cluster, ClusterManager
+    from ippmpi.errors import (
+        AlreadyDisplayedError,
+        ClusterError,
+        CompositeError,
+        ConnectionFileError,
+        EngineError,
+        ImpossibleDependency,
+        InvalidDependency,
+        IppmpiError,
+        LaunchError,
+        NoEnginesRegistered,
+        ProtocolError,
+        Refused,
+        RemoteError,
+        TaskAborted,
+        TaskError,
+        TaskTimeout,
+        UnmetDependency,
+    )
+
+    TimeoutError = TimeoutError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "AlreadyDisplayedError",
+    "AsyncMapResult",
+    "AsyncResult",
+    "Client",
+    "Cluster",
+    "ClusterError",
+    "ClusterManager",
+    "CompositeError",
+    "ConnectionFileError",
+    "Dependency",
+    "DirectView",
+    "EngineError",
+    "ImpossibleDependency",
+    "InvalidDependency",
+    "IppmpiError",
+    "LaunchError",
+    "LoadBalancedView",
+    "NoEnginesRegistered",
+    "ProtocolError",
+    "Refused",
+    "RemoteError",
+    "TaskAborted",
+    "TaskError",
+    "TaskTimeout",
+    "TimeoutError",
+    "UnmetDependency",
+    "__version__",
+]
+
+_HOMES = {
+    "ALL_COMPLETED": "concurrent.futures",
+    "AsyncMapResult": "ippmpi.client.mapresults",
+    "AsyncResult": "ippmpi.client.results",
+    "Client": "ippmpi.client.client",
+    "Cluster": "ippmpi.cluster",
+    "ClusterManager": "ippmpi.cluster",
+    "Dependency": "ippmpi.client.dependency",
+    "DirectView": "ippmpi.client.views",
+    "FIRST_COMPLETED": "concurrent.futures",
+    "FIRST_EXCEPTION": "concurrent.futures",
+    "LoadBalancedView": "ippmpi.client.balanced",
+    "TimeoutError": "builtins",
+}
+"""Where public names live; all others are exceptions."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name at its first use."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ippmpi' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES.get(name, "ippmpi.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

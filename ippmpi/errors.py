@@ -137,6 +137,7 @@ class RemoteError(IppmpiError):
 class CompositeError(RemoteError):
     """Several results of which at least one failed; ``errors`` lists the failures."""
 
+    errors: list[RemoteError]
     tb_limit = 4  # how many remote tracebacks are printed in full
 
     def __init__(self, message: str, errors: Sequence[RemoteError]) -> None:

@@ -150,6 +150,7 @@ class _Channel:
                 self._link.refused("the controller does not know this key: is the connection file of another start?")
                 return
             if event & _BROKEN:
+                self._receive()  # what came before the break: the last words of one who left
                 self.hang_up()
 
     def _receive(self) -> None:

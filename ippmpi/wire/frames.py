@@ -37,7 +37,7 @@ def decode(raw: bytes | memoryview) -> Message:
     """Return the message in *raw*; raises ``ProtocolError`` if there is none."""
     try:
         return cast("Message", _decode(raw))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a message: {error} ({_start(raw)})") from None
 
 
@@ -50,7 +50,7 @@ def decode_link(raw: bytes | memoryview) -> LinkRecord:
     """Return the link record in *raw*; raises ``ProtocolError`` if there is none."""
     try:
         return cast("LinkRecord", _decode_link(raw))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a link record: {error} ({_start(raw)})") from None
 
 

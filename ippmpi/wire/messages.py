@@ -41,7 +41,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # --- parts ---------------------------------------------------------------------------------------
 
 
-class Content(Record):
+class Content(Record, frozen=True):
     """A blob (see ``pickling.py``) that belongs to a message, opaque to controller and agent.
 
     Exactly one way: ``inline`` (``transfer`` is 0), or transfer number ``transfer`` of this link
@@ -55,7 +55,7 @@ class Content(Record):
     path: str = ""
 
 
-class EngineRecord(Record):
+class EngineRecord(Record, frozen=True):
     """One rank, as everybody may know it."""
 
     id: int
@@ -66,7 +66,7 @@ class EngineRecord(Record):
     size: int = 1
 
 
-class Failure(Record):
+class Failure(Record, frozen=True):
     """Why there is no value. ``kind`` is ``"code"`` when the task's own code raised.
 
     Other kinds name a class of ``errors.py`` (``EngineError``, ``TaskAborted``, ``TaskTimeout``,
@@ -84,7 +84,7 @@ class Failure(Record):
     pid: int = 0
 
 
-class Dependency(Record):
+class Dependency(Record, frozen=True):
     """A condition on other balanced tasks. ``any_of`` False: all of them."""
 
     tasks: list[str]
@@ -93,7 +93,7 @@ class Dependency(Record):
     failure: bool = False
 
 
-class Placement(Record):
+class Placement(Record, frozen=True):
     """Where and when a balanced task may run."""
 
     candidates: list[int] | None = None
@@ -106,7 +106,7 @@ class Placement(Record):
 # --- client -> hub -------------------------------------------------------------------------------
 
 
-class Submit(Message):
+class Submit(Message, frozen=True):
     """Do *op* on every engine of ``targets``, or, with a ``placement``, on one engine of the hub's choice.
 
     ``contents`` has one entry for all targets, or one per target (scatter, map), in their order.
@@ -122,7 +122,7 @@ class Submit(Message):
     placement: Placement | None = None
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     """Take back work of this client that has not started: ``tasks`` (None: all), on ``targets`` (None: all)."""
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -131,7 +131,7 @@ class Abort(Message):
     targets: list[int] | None = None
 
 
-class Interrupt(Message):
+class Interrupt(Message, frozen=True):
     """Raise KeyboardInterrupt in exactly these tasks where they run; take them back where they wait."""
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -139,7 +139,7 @@ class Interrupt(Message):
     tasks: list[str]
 
 
-class SendSignal(Message):
+class SendSignal(Message, frozen=True):
     """Deliver a POSIX signal to engines, at once, whatever they do. ``targets`` None: all."""
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -148,7 +148,7 @@ class SendSignal(Message):
     targets: list[int] | None = None
 
 
-class Query(Message):
+class Query(Message, frozen=True):
     """Ask the hub. ``what``: ``status``, ``queue_status``, ``result_status``; ``arguments``: msgpack."""
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -157,7 +157,7 @@ class Query(Message):
     arguments: bytes = b"\xc0"
 
 
-class Shutdown(Message):
+class Shutdown(Message, frozen=True):
     """End engines (``targets`` None: all) and, if ``controller``, everything."""
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -166,7 +166,7 @@ class Shutdown(Message):
     controller: bool = False
 
 
-class Farewell(Message):
+class Farewell(Message, frozen=True):
     """This client is closed on purpose and takes no more replies."""
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -175,7 +175,7 @@ class Farewell(Message):
 # --- hub -> client -------------------------------------------------------------------------------
 
 
-class EnginesChanged(Message):
+class EnginesChanged(Message, frozen=True):
     """Who joined and who left (with reasons, same length). The first one after the hello is the whole list."""
 
     ROUTE: ClassVar[str] = "hub -> client"
@@ -184,7 +184,7 @@ class EnginesChanged(Message):
     reasons: list[str]
 
 
-class Answer(Message):
+class Answer(Message, frozen=True):
     """The one answer to request ``request``: ``value`` (msgpack), or ``error`` (a text) if not empty."""
 
     ROUTE: ClassVar[str] = "hub -> client"
@@ -196,7 +196,7 @@ class Answer(Message):
 # --- hub -> agent --------------------------------------------------------------------------------
 
 
-class Registered(Message):
+class Registered(Message, frozen=True):
     """The world is complete: its ranks are engines ``base + rank``. The agent tells its engines."""
 
     ROUTE: ClassVar[str] = "hub -> agent"
@@ -204,7 +204,7 @@ class Registered(Message):
     base: int
 
 
-class Run(Message):
+class Run(Message, frozen=True):
     """Do *op* on these local engines; ``contents`` as in ``Submit``. The agent fans it out."""
 
     ROUTE: ClassVar[str] = "hub -> agent, agent -> engine"
@@ -214,7 +214,7 @@ class Run(Message):
     contents: list[Content]
 
 
-class Revoke(Message):
+class Revoke(Message, frozen=True):
     """Take the task back where it waits; where it runs, interrupt it if ``interrupt``.
 
     An engine that took it back replies with a ``TaskAborted`` failure; one that has finished or
@@ -227,7 +227,7 @@ class Revoke(Message):
     interrupt: bool = False
 
 
-class Deliver(Message):
+class Deliver(Message, frozen=True):
     """Send POSIX signal ``signal`` to these engines' processes."""
 
     ROUTE: ClassVar[str] = "hub -> agent"
@@ -235,7 +235,7 @@ class Deliver(Message):
     signal: int
 
 
-class StopEngines(Message):
+class StopEngines(Message, frozen=True):
     """End these engines in good order (``MPI_Finalize``); None: all of the agent's."""
 
     ROUTE: ClassVar[str] = "hub -> agent"
@@ -245,7 +245,7 @@ class StopEngines(Message):
 # --- agent -> hub --------------------------------------------------------------------------------
 
 
-class RegisterEngines(Message):
+class RegisterEngines(Message, frozen=True):
     """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses."""
 
     ROUTE: ClassVar[str] = "agent -> hub"
@@ -254,7 +254,7 @@ class RegisterEngines(Message):
     engines: list[EngineRecord]
 
 
-class EngineLost(Message):
+class EngineLost(Message, frozen=True):
     """An engine's process is gone. ``cause`` is for people; ``expected`` if it was told to stop."""
 
     ROUTE: ClassVar[str] = "agent -> hub"
@@ -270,7 +270,7 @@ class EngineLost(Message):
 # --- engine -> agent -> hub -> client ------------------------------------------------------------
 
 
-class Reply(Message):
+class Reply(Message, frozen=True):
     """How a task ended on one engine: ``content`` is its value unless there is a ``failure``.
 
     Times are seconds since the epoch on the engine's clock.
@@ -285,7 +285,7 @@ class Reply(Message):
     completed: float = 0.0
 
 
-class Output(Message):
+class Output(Message, frozen=True):
     """What a task printed, as bytes of ``stream`` (stdout, stderr). ``task`` is empty before the first one."""
 
     ROUTE: ClassVar[str] = "agent -> hub, hub -> client"
@@ -295,7 +295,7 @@ class Output(Message):
     text: bytes
 
 
-class Display(Message):
+class Display(Message, frozen=True):
     """A rich result or display of a task: ``data`` is msgpack ``{"kind", "data", "metadata"}``."""
 
     ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> client"
@@ -307,7 +307,7 @@ class Display(Message):
 # --- engine <-> agent ----------------------------------------------------------------------------
 
 
-class EngineReady(Message):
+class EngineReady(Message, frozen=True):
     """A rank introduces itself. ``stdout_fd`` and ``stderr_fd`` are the read ends of its output pipes,
     to be opened under ``/proc/<pid>/fd``. ``started`` is the process's start time in clock ticks."""
 
@@ -324,14 +324,14 @@ class EngineReady(Message):
     parent_records_exit: bool = False
 
 
-class Assigned(Message):
+class Assigned(Message, frozen=True):
     """The engine's id in the cluster."""
 
     ROUTE: ClassVar[str] = "agent -> engine"
     engine: int
 
 
-class ContentReady(Message):
+class ContentReady(Message, frozen=True):
     """The memory file of transfer ``transfer`` is complete (or, ``failed``, never will be)."""
 
     ROUTE: ClassVar[str] = "agent -> engine"
@@ -339,7 +339,7 @@ class ContentReady(Message):
     failed: bool = False
 
 
-class StopEngine(Message):
+class StopEngine(Message, frozen=True):
     """Finish: no more requests come. The engine ends as soon as its main thread is free."""
 
     ROUTE: ClassVar[str] = "agent -> engine"
@@ -352,7 +352,7 @@ class LinkRecord(msgspec.Struct, frozen=True, array_like=True, tag=_tag, gc=Fals
     """Base of what a session says for itself, one per ZeroMQ message."""
 
 
-class Hello(LinkRecord):
+class Hello(LinkRecord, frozen=True):
     """First message on a connection, from the dialling side.
 
     ``token`` (16 bytes) names the session, ``channel`` is control or data, ``received`` the highest
@@ -369,7 +369,7 @@ class Hello(LinkRecord):
     about: bytes = b"\xc0"
 
 
-class Welcome(LinkRecord):
+class Welcome(LinkRecord, frozen=True):
     """The listening side accepts. ``known``: it still has this session; else both sides number anew."""
 
     known: bool
@@ -377,13 +377,13 @@ class Welcome(LinkRecord):
     about: bytes = b"\xc0"
 
 
-class Denied(LinkRecord):
+class Denied(LinkRecord, frozen=True):
     """The listening side refuses; final. ``reason`` names both sides' values."""
 
     reason: str
 
 
-class Batch(LinkRecord):
+class Batch(LinkRecord, frozen=True):
     """Messages ``first``, ``first + 1``, ... of one direction, and two facts about the other one.
 
     ``ack``: up to here the next owner has it. ``received``: up to here it has arrived (for flow
@@ -396,7 +396,7 @@ class Batch(LinkRecord):
     messages: list[bytes] = []
 
 
-class Grant(LinkRecord):
+class Grant(LinkRecord, frozen=True):
     """The receiver of a transfer asks for its bytes from ``start`` up to ``limit``.
 
     ``start`` -1: go on from where you are (the first grant on a connection says where).
@@ -408,7 +408,7 @@ class Grant(LinkRecord):
     limit: int
 
 
-class Chunk(LinkRecord):
+class Chunk(LinkRecord, frozen=True):
     """Bytes of a transfer at ``offset``; they follow in the next frame. ``failed``: there will be no more."""
 
     transfer: int

@@ -1,0 +1,1 @@
+"""The process that watches one node's ranks and relays for them."""

@@ -1,0 +1,69 @@
+"""The agent's files in the node folder, and their end: nothing of this world may stay behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+
+SOCKET = ".agent"
+LOCK = ".agent.lock"
+STARTERS_LOCK = ".lock"
+
+
+class Lock:
+    """Held by the one agent of a world on this host."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock at *path*. Raises BlockingIOError if another process has it."""
+        self._path = path
+        self._fd = _locked(path)
+
+    def release(self) -> None:
+        """Remove the file, then let go: so a new holder has a file that others can see."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        os.close(self._fd)
+
+
+def _locked(path: Path) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            current = path.stat().st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            current = False
+        except BaseException:
+            os.close(fd)
+            raise
+        if current:
+            return fd
+        os.close(fd)  # its last holder has removed it in between
+
+
+def remove_traces(folder: Path, prefix: str) -> None:
+    """Remove the exit records of this host's ranks and the lock by which they agreed who starts the agent."""
+    record = re.compile(re.escape(prefix) + r"\.[0-9]+\.exit(\.new)?")
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if record.fullmatch(path.name) or path.name == prefix + STARTERS_LOCK:
+                path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder if nobody else (another host that shares it) has files there."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def remove_empty_log(fd: int = 2) -> None:
+    """Remove the file that *fd* writes to if nothing was ever written."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(fd)
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if stat.S_ISREG(found.st_mode) and found.st_size == 0 and path.stat().st_ino == found.st_ino:
+            path.unlink()

@@ -1,0 +1,218 @@
+"""The agent process: its parts, wired to the controller on one side and the engines on the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+from ippmpi.agent.causes import Ending
+from ippmpi.agent.contents import Contents
+from ippmpi.agent.files import SOCKET
+from ippmpi.agent.lifetime import FIRST_S, STRAGGLERS_S, Lifetime
+from ippmpi.agent.members import Members
+from ippmpi.agent.output import Outputs
+from ippmpi.agent.ranks import Post, Ranks
+from ippmpi.agent.relay import Relay
+from ippmpi.agent.traces import Traces
+from ippmpi.agent.watch import Watch, Watched
+from ippmpi.config import AgentSettings
+from ippmpi.connection import Connection, host_prefix, node_folder, on_this_host
+from ippmpi.errors import ConnectionFileError, ProtocolError, Refused
+from ippmpi.identity import identify
+from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.net.keys import KeyPair
+from ippmpi.net.link import Dial, Link, LinkState
+from ippmpi.net.loop import Loop, Timer
+from ippmpi.net.router import Router
+from ippmpi.wire.messages import (
+    Deliver,
+    Display,
+    EngineReady,
+    Hello,
+    Message,
+    Registered,
+    Reply,
+    Revoke,
+    Run,
+    StopEngines,
+)
+
+_log = logging.getLogger(__name__)
+
+_MOST_ERRORS = 100  # of its own; one that comes again at once would fill the disk with its log
+
+Handlers = Mapping[type[Message], Callable[[Delivery], None]]
+
+
+def endpoints(connection: Connection, transport: str = "auto") -> tuple[str, ...]:
+    """Return where the controller can be dialled from here, best first.
+
+    Raises:
+        ConnectionFileError: nowhere.
+    """
+    unix = transport == "auto" and on_this_host(connection)
+    found = [f"ipc://{connection.socket}"] if unix else []
+    if connection.address:
+        found.append(connection.address)
+    if not found:
+        raise ConnectionFileError(
+            f"the controller on {connection.location} listens on its Unix socket only; "
+            f"for engines on {socket.gethostname()} it must be started with --ip"
+        )
+    return tuple(found)
+
+
+class Agent:
+    """One node's agent for one world."""
+
+    def __init__(self, connection: Connection, world: str, settings: AgentSettings) -> None:
+        """Bind the engines' socket and dial the controller; ``run`` does the rest."""
+        dial = _dial(connection, world, settings)
+        self._settings = settings
+        self._starter: Watch | None = None
+        self._folder = node_folder(connection.folder_key)
+        self._prefix = host_prefix()
+        self.loop = loop = Loop()
+        self._router = Router(
+            loop,
+            ipc=str(self._folder / (self._prefix + SOCKET)),
+            on_hello=self._on_hello,
+            on_message=lambda delivery: _dispatch(self._from_engines, delivery),
+            on_peer=self._on_peer,
+        )
+        self._patience: Timer | None = None
+        self._link = Link(
+            loop,
+            dial,
+            on_message=lambda delivery: _dispatch(self._from_controller, delivery),
+            on_state=self._on_state,
+        )
+        self._wire(world)
+        self._await_controller()
+        self._await_first_rank()
+
+    def _wire(self, world: str) -> None:
+        loop, controller = self.loop, self._link.conversation
+        members = Members()
+        contents = Contents(controller)
+        outputs = Outputs(loop, controller)
+        self._traces = traces = Traces(loop)
+        self._lifetime = Lifetime(loop, members, controller, progress=contents.progress, leave=loop.stop)
+        post = Post(world, self._folder, self._prefix, loop, controller)
+        self._ranks = ranks = Ranks(post, members, outputs, traces, self._lifetime, self._router.forget)
+        relay = Relay(controller, members, contents, outputs, traces)
+        self._from_controller: Handlers = {
+            Run: relay.on_run,
+            Revoke: relay.on_revoke,
+            Deliver: ranks.on_deliver,
+            StopEngines: ranks.on_stop_engines,
+            Registered: ranks.on_registered,
+        }
+        self._from_engines: Handlers = {
+            Reply: relay.on_reply,
+            Display: relay.on_display,
+            EngineReady: ranks.on_engine_ready,
+        }
+
+    def run(self) -> None:
+        """Serve until the ranks are gone, then close everything."""
+        for _ in range(_MOST_ERRORS):
+            try:
+                self.loop.run()
+                break
+            except Exception:  # a bug in one callback must not take the node's ranks down
+                _log.exception("the agent goes on after an error of its own")
+        if self._starter is not None:
+            self._starter.close()
+        self._ranks.close()
+        self._link.close()
+        self._router.close()
+        self._traces.clean_up()
+        self.loop.close()
+
+    def stop(self) -> None:
+        """Stop all engines, then leave. Callable from a signal handler."""
+        self.loop.call_soon(self._ranks.stop_all)
+
+    # --- the controller --------------------------------------------------------------------------
+
+    def _on_state(self, state: LinkState, text: str) -> None:
+        _log.debug("link to the controller: %s%s", state.value, text and f" ({text})")
+        if state is LinkState.OPEN:
+            self._stop_waiting()
+            if self._link.conversation.fresh:
+                self._ranks.register_again()
+        elif state is LinkState.REFUSED:
+            _log.error("the controller refuses this agent: %s; stopping its engines", text)
+            self._ranks.stop_all()
+        elif self._patience is None:
+            self._await_controller()
+
+    def _await_controller(self) -> None:
+        self._patience = self.loop.call_later(self._settings.controller_wait_s, self._lose_patience)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        _log.error("no controller for %.0f s: stopping all engines", self._settings.controller_wait_s)
+        self._ranks.stop_all()
+
+    # --- the engines -----------------------------------------------------------------------------
+
+    def _on_hello(self, hello: Hello, role: str) -> Mapping[str, object]:
+        if role != "engine":
+            raise Refused(f"{hello.peer} is a {role!r}; only engines speak to an agent")
+        return {"pid": os.getpid()}
+
+    def _on_peer(self, conversation: Conversation, connected: bool) -> None:
+        # an engine lives as long as its process does, so this is only worth a line
+        _log.debug("%s %s", conversation.name, "connected" if connected else "disconnected")
+
+    def _await_first_rank(self) -> None:
+        """Leave some time after the rank that started this process has died, unless one joins."""
+        starter = os.getppid()
+        if starter == 1:
+            self._lifetime.nobody_yet(FIRST_S)
+            return
+        try:
+            watched = Watched(starter, identify(starter).started, None)
+        except ProcessLookupError:
+            self._lifetime.nobody_yet(STRAGGLERS_S)
+            return
+
+        def on_end(ending: Ending) -> None:  # noqa: ARG001 - it is not recorded
+            self._lifetime.nobody_yet(STRAGGLERS_S)
+
+        self._starter = Watch(self.loop, watched, on_end)
+
+
+def _dial(connection: Connection, world: str, settings: AgentSettings) -> Dial:
+    host = socket.gethostname()
+    return Dial(
+        endpoints(connection, settings.transport),
+        "agent",
+        f"agent:{world}@{host}",
+        {"world": world, "host": host, "pid": os.getpid()},
+        connection.server_public,
+        KeyPair(connection.public, connection.secret),
+    )
+
+
+def _dispatch(handlers: Handlers, delivery: Delivery) -> None:
+    """Give a message to its handler; what is wrong with it is logged and it is dropped."""
+    try:
+        handler = handlers.get(type(delivery.message))
+        if handler is None:
+            raise ProtocolError(f"{type(delivery.message).__name__} is not for an agent from there")
+        handler(delivery)
+    except ProtocolError as error:
+        _log.warning("dropped a message of %s: %s", delivery.peer.name, error)
+        delivery.done()
+    except Exception:  # the rest of its batch must not be lost with it
+        _log.exception("dropped a message of %s", delivery.peer.name)
+        delivery.done()

@@ -1,0 +1,73 @@
+"""How the controller gets to know this node's ranks: all in one message if they come together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ippmpi.agent.members import UNASSIGNED, LocalEngine, Members
+from ippmpi.agent.seams import Conversation, Loop, Timer
+from ippmpi.wire.messages import EngineRecord, RegisterEngines
+
+PATIENCE_S = 1.0
+"""How long after the latest rank the rest of the node is waited for."""
+
+
+class Registration:
+    """Collects ranks, registers them, and registers them again at a controller that knows nothing."""
+
+    def __init__(self, world: str, loop: Loop, controller: Conversation, members: Members) -> None:
+        """Register *members* of *world* at *controller*."""
+        self._world = world
+        self._loop = loop
+        self._controller = controller
+        self._members = members
+        self._new: dict[LocalEngine, list[Callable[[], None]]] = {}
+        self._known: set[LocalEngine] = set()
+        self._timer: Timer | None = None
+
+    def add(self, engine: LocalEngine, done: Callable[[], None]) -> None:
+        """Register *engine* soon; *done* is called when the controller knows it."""
+        if engine in self._known:
+            done()
+            return
+        self._new.setdefault(engine, []).append(done)
+        if len(self._members) >= engine.ready.local_size:
+            self.flush()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(PATIENCE_S, self.flush)
+
+    def flush(self) -> None:
+        """Register now whoever is there."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        new, self._new = self._new, {}
+
+        def on_ack() -> None:
+            self._known |= {engine for engine in new if engine in self._members}
+            for waiting in new.values():
+                for done in waiting:
+                    done()
+
+        if new:
+            self._controller.send(self._message(list(new)), on_ack=on_ack)
+
+    def again(self) -> None:
+        """Register all once more: the controller is a new process. Those under way are sent again by the session."""
+        known = [engine for engine in self._members if engine in self._known]
+        if known:
+            # before their replies and losses, which the session sends again too
+            self._controller.send(self._message(known), urgent=True)
+
+    def forget(self, engine: LocalEngine) -> None:
+        """*engine* is lost."""
+        self._known.discard(engine)
+
+    def _message(self, engines: list[LocalEngine]) -> RegisterEngines:
+        records = [
+            EngineRecord(UNASSIGNED, e.ready.rank, self._world, e.ready.host, e.ready.pid, e.ready.size)
+            for e in engines
+        ]
+        return RegisterEngines(self._world, engines[0].ready.size, records)

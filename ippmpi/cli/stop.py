@@ -1,0 +1,41 @@
+"""``ippmpi cluster stop``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ippmpi.cluster import Cluster, ClusterManager
+from ippmpi.errors import ClusterError, ConnectionFileError
+
+from .find import find_cluster
+from .run import NOT_RUNNING, text_of
+
+
+def run(args: argparse.Namespace) -> int:
+    """Stop one cluster, those that are named, or all."""
+    if args.all:
+        found = ClusterManager().load_clusters(profile=args.profile, profile_dir=args.profile_dir)
+        for cluster in found.values():
+            _stop(cluster)
+        if not found:
+            print("no cluster is running")
+        return 0
+    codes = [_stop_named(argparse.Namespace(**{**vars(args), "cluster_id": i})) for i in args.ids or [args.cluster_id]]
+    return max(codes)
+
+
+def _stop_named(args: argparse.Namespace) -> int:
+    try:
+        cluster = find_cluster(args)
+    except (ClusterError, ConnectionFileError, FileNotFoundError) as error:
+        print(f"not running: {text_of(error)}", file=sys.stderr)
+        return NOT_RUNNING
+    _stop(cluster)
+    return 0
+
+
+def _stop(cluster: Cluster) -> None:
+    n = sum(launcher.spec.n for launcher in cluster.engines.values())
+    cluster.stop_cluster_sync()
+    print(f"stopped cluster {cluster.cluster_id!r} of {cluster.profile_dir} ({n} engines)", flush=True)

@@ -1,0 +1,1 @@
+"""The side with a person: Client, views, results, magics."""

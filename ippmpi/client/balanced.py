@@ -1,0 +1,156 @@
+"""LoadBalancedView: tasks to whichever engine is free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ippmpi.client.calling import View
+from ippmpi.client.collector import Collector
+from ippmpi.client.dependency import to_record
+from ippmpi.client.engines import Targets
+from ippmpi.client.lazymap import LazyMapIterator
+from ippmpi.client.mapresults import AsyncMapResult
+from ippmpi.client.maps import call_each
+from ippmpi.client.partition import columns, is_array
+from ippmpi.client.results import AsyncResult
+from ippmpi.wire.messages import Placement
+from ippmpi.wire.pickling import pack
+
+if TYPE_CHECKING:
+    from ippmpi.client.client import Client
+
+
+class LoadBalancedView(View):
+    """Each call is a task, and runs on one engine of the controller's choice.
+
+    ``targets``: candidates (None: any engine, also later ones). ``after``: start only when these
+    tasks have ended. ``follow``: run only where these tasks ran. ``timeout``: seconds in which
+    ``after`` and ``follow`` must be met and an engine be free, else ``TaskTimeout``; 0: no limit.
+    ``retries``: how often a task that failed is tried again, on other engines.
+    """
+
+    FLAGS = ("block", "track", "label", "targets", "after", "follow", "timeout", "retries")
+    targets: Targets = None
+    after: Any = None
+    follow: Any = None
+    timeout: float | None = 0.0
+    retries: int = 0
+
+    def __init__(self, client: Client, targets: Targets = None, **flags: Any) -> None:
+        """Name the candidates, see ``Client.load_balanced_view``."""
+        super().__init__(client, **flags)
+        self.targets = targets
+
+    def _placement(self) -> Placement:
+        candidates: list[int] | None = None
+        engines = self.client.requests.engines
+        if self.targets is not None and not (isinstance(self.targets, str) and self.targets == "all"):
+            candidates, _ = engines.pick(self.targets)
+            if not candidates:
+                raise ValueError(f"{self!r} names no engine; engines now: {list(engines.ids)}")
+        elif not engines.ids:
+            engines.pick(None)  # says that there are none
+        timeout_s = self.timeout or 0.0
+        if timeout_s < 0:
+            raise ValueError(f"timeout is {timeout_s}, but must be 0 (no limit) or a positive number of seconds")
+        return Placement(candidates, to_record(self.after), to_record(self.follow), timeout_s, self.retries)
+
+    # --- apply -------------------------------------------------------------------------------
+
+    def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
+        placement = self._placement()
+        requests = self.client.requests
+        collector = Collector(requests.parts((), "apply", self.label or ""), "apply")
+        requests.submit_balanced(pack((function, args, kwargs)), collector, 0, placement)
+        collector.release()
+        return AsyncResult(requests, collector, single=True)
+
+    # --- map ---------------------------------------------------------------------------------
+
+    def _map(
+        self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: dict[str, Any]
+    ) -> AsyncMapResult:
+        return self._map_chunks(function, sequences, **options)
+
+    def _map_chunks(
+        self,
+        function: Callable[..., Any],
+        sequences: tuple[Iterable[Any], ...],
+        *,
+        chunksize: int = 1,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        label: str | None = None,
+    ) -> AsyncMapResult:
+        if chunksize < 1:
+            raise ValueError(f"chunksize is {chunksize}, but a task needs at least one item")
+        placement = self._placement()
+        ready, length = columns(sequences)
+        requests = self.client.requests
+        parts = requests.parts((), "map", label or self.label or "", tasks=math.ceil(length / chunksize))
+        collector = Collector(parts, "map")
+        sizes = [min(chunksize, length - start) for start in range(0, length, chunksize)]
+        result = AsyncMapResult(
+            requests,
+            collector,
+            sizes=sizes,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            arrays=all(map(is_array, ready)),
+        )
+        try:
+            for index in range(len(parts)):
+                chunk = [column[index * chunksize : (index + 1) * chunksize] for column in ready]
+                blob = pack((call_each, (function, return_exceptions, *chunk), {}))
+                requests.submit_balanced(blob, collector, index, placement)
+        except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind
+            sent = [part.task for part in parts[:index]]
+            if sent:
+                requests.interrupt(sent)
+            raise
+        collector.release()
+        return result
+
+    def imap(
+        self,
+        function: Callable[..., Any],
+        /,
+        *sequences: Iterable[Any],
+        ordered: bool = True,
+        max_outstanding: int | str = "auto",
+        return_exceptions: bool = False,
+    ) -> LazyMapIterator:
+        """Map lazily: take items only as values are asked for, so *sequences* may be endless.
+
+        *max_outstanding*: tasks under way at a time; ``"auto"``: one per engine; 0: no limit. With
+        ``ordered=False`` values come as they are finished.
+        """
+        if not callable(function):
+            raise TypeError(f"imap() needs a function to call, not {function!r}")
+        if not sequences:
+            raise TypeError("imap() needs a function and at least one sequence")
+        limit = max(1, len(self)) if max_outstanding == "auto" else int(max_outstanding)
+        if limit < 0:
+            raise ValueError(f"max_outstanding is {limit}, but must be 'auto', 0 (no limit) or a positive number")
+        items = zip(*sequences, strict=False)
+        return LazyMapIterator(
+            lambda args: self.apply_async(function, *args),
+            items,
+            ordered=ordered,
+            limit=limit or None,
+            return_exceptions=return_exceptions,
+        )
+
+    # --- itself ------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return the number of engines that may be chosen."""
+        if self.targets is None:
+            return len(self.client)
+        return len(self.client.requests.engines.pick(self.targets)[0])
+
+    def __repr__(self) -> str:
+        """Show the candidates."""
+        return f"<LoadBalancedView {'any engine' if self.targets is None else self.targets}>"

@@ -1,0 +1,104 @@
+"""What both kinds of views share: the three forms of apply and of map."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+from ippmpi.client.flags import Flags
+from ippmpi.client.results import AsyncResult
+
+if TYPE_CHECKING:
+    from ippmpi.client.client import Client
+
+
+class View(Flags, ABC):
+    """Some engines of a client, and the options of calls to them.
+
+    ``block``: whether calls wait. ``track``: kept for old programs; results always know ``sent``.
+    ``label``: a text that goes with the tasks.
+    """
+
+    block: bool = False
+    track: bool = False
+    label: str | None = None
+
+    def __init__(self, client: Client, **flags: Any) -> None:
+        """Belong to *client*; *flags* as for ``set_flags``."""
+        self.client = client
+        self.block = client.block
+        self.set_flags(**flags)
+
+    @abstractmethod
+    def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
+        """Send the call."""
+
+    @abstractmethod
+    def _map(self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: Any) -> AsyncResult:
+        """Send the map."""
+
+    # --- apply -------------------------------------------------------------------------------
+
+    def apply(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call ``function(*args, **kwargs)`` on the engines: an AsyncResult, or if ``block`` the value(s)."""
+        result = self.apply_async(function, *args, **kwargs)
+        return result.get() if self.block else result
+
+    def apply_async(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Call a function on the engines; return an AsyncResult at once."""
+        if not callable(function):
+            raise TypeError(f"apply() needs a function to call, not {function!r}")
+        return self._apply(function, args, kwargs)
+
+    def apply_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function on the engines and wait for the value(s)."""
+        return self.apply_async(function, *args, **kwargs).get()
+
+    # --- map ---------------------------------------------------------------------------------
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        /,
+        *sequences: Iterable[Any],
+        block: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Call *function* with the items of *sequences* like the builtin ``map``, in parallel.
+
+        The shortest sequence counts. Returns an AsyncMapResult, or with ``block=True`` the list of
+        values (an array if all sequences are arrays). Options of all views: ``return_exceptions``
+        (failures are values of their items), ``label``; of balanced views also ``chunksize``
+        (items per task) and ``ordered`` (False: iteration is first come, first served).
+        """
+        if not callable(function):
+            raise TypeError(f"map() needs a function to call, not {function!r}")
+        result = self._map(function, sequences, options)
+        return result.get() if (self.block if block is None else block) else result
+
+    def map_async(self, function: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> Any:
+        """Map without waiting; options as for ``map`` but ``block``."""
+        return self.map(function, *sequences, block=False, **_without_block(options))
+
+    def map_sync(self, function: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> Any:
+        """Map and wait; options as for ``map`` but ``block``."""
+        return self.map(function, *sequences, block=True, **_without_block(options))
+
+    @abstractmethod
+    def imap(self, function: Callable[..., Any], /, *sequences: Iterable[Any]) -> Iterator[Any]:
+        """Map and return an iterator over the values, each as soon as it is there."""
+
+    @property
+    def executor(self) -> Executor:
+        """A ``concurrent.futures.Executor`` whose work this view does."""
+        from ippmpi.client.executor import ViewExecutor
+
+        return ViewExecutor(self)
+
+
+def _without_block(options: dict[str, Any]) -> dict[str, Any]:
+    if "block" in options:
+        raise TypeError("map_async() and map_sync() say by their names whether they wait; use map() with block=")
+    return options

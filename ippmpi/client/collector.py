@@ -1,0 +1,199 @@
+"""All parts of one call: filled by the I/O thread, waited for by any other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ippmpi.client.parts import Part
+from ippmpi.errors import RemoteError
+
+
+class News(NamedTuple):
+    """Something that happened to part number ``part``: ``kind`` is stdout, stderr, display or end."""
+
+    part: int
+    kind: str
+    payload: Any = None
+
+
+class Collector:
+    """Counts the parts that have come, and tells those who listen."""
+
+    def __init__(self, parts: Sequence[Part], method: str) -> None:
+        """Wait for *parts*, the results of a call of *method*."""
+        self.parts = parts
+        self.method = method
+        self.order: list[int] = []
+        self.problem: Exception | None = None
+        self.sent = threading.Event()
+        self.changed = threading.Condition()
+        self._holds = 1
+        self._failures = 0
+        self._pieces: dict[int, Collector] = {}
+        self._on_end: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[News], None]] = []
+
+    # --- filled by the I/O thread ------------------------------------------------------------
+
+    def succeed(self, index: int, pickled: bytes | bytearray) -> None:
+        """Take the value of part *index*."""
+        self.parts[index].succeed(pickled)
+        self._arrived(index)
+
+    def fail(self, index: int, error: RemoteError) -> None:
+        """Take the failure of part *index*."""
+        self.parts[index].fail(error)
+        self._arrived(index)
+
+    def _arrived(self, index: int) -> None:
+        self.parts[index].received = time.time()
+        with self.changed:
+            piece = self._pieces.get(index)
+            self._note(index)
+        if piece is not None:
+            piece._piece_arrived()
+        if self.ended:
+            self._end()
+
+    def _piece_arrived(self) -> None:
+        with self.changed:
+            self._note(0)
+        self._end()
+
+    def _note(self, index: int) -> None:
+        self.order.append(index)
+        self._failures += self.parts[index].failed
+        self.changed.notify_all()
+        self._tell(News(index, "end"))
+
+    def printed(self, index: int, stream: str, text: bytes) -> None:
+        """Keep what part *index* printed."""
+        part = self.parts[index]
+        with self.changed:
+            (part.stderr if stream == "stderr" else part.stdout).append(text)
+            self._tell(News(index, stream, text))
+
+    def displayed(self, index: int, record: dict[str, Any]) -> None:
+        """Keep what part *index* displayed (mime types and data)."""
+        if record.get("kind") == "clear_output":
+            self.parts[index].outputs.clear()
+            return
+        with self.changed:
+            self.parts[index].outputs.append(record)
+            self._tell(News(index, "display", record))
+
+    def break_off(self, problem: Exception) -> None:
+        """Nothing more will come: *problem* is the outcome of the whole call."""
+        if self.ended:
+            return
+        with self.changed:
+            self.problem = problem
+            self.changed.notify_all()
+            for index, part in enumerate(self.parts):
+                if not part.done:
+                    self._tell(News(index, "end"))
+            pieces = list(self._pieces.values())
+        for piece in pieces:
+            piece.break_off(problem)
+        self.sent.set()
+        self._end()
+
+    def hold(self) -> None:
+        """Remember that one more request with large contents is under way. Any thread."""
+        with self.changed:
+            self._holds += 1
+
+    def release(self) -> None:
+        """One of them is with the hub, or (once) no more requests follow; after the last one ``sent`` is set."""
+        with self.changed:
+            self._holds -= 1
+            if self._holds == 0:
+                self.sent.set()
+
+    def _end(self) -> None:
+        callbacks, self._on_end = self._on_end, []
+        for callback in callbacks:
+            callback()
+
+    def _tell(self, news: News) -> None:
+        for watcher in self._watchers:
+            watcher(news)
+
+    # --- read by any thread ------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether every part came, or none will any more."""
+        return self.problem is not None or len(self.order) == len(self.parts)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a failure has come."""
+        return self.problem is not None or self._failures > 0
+
+    @property
+    def missing(self) -> list[Part]:
+        """The parts that have not come."""
+        return [part for part in self.parts if not part.done]
+
+    def wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
+        """Wait until ``ready()``, looking again whenever a part comes; return whether it was in time."""
+        with self.changed:
+            return self.changed.wait_for(lambda: ready() or self.problem is not None, timeout_s)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call *callback* once when ``ended``, on the I/O thread; at once if it has."""
+        with self.changed:
+            if not self.ended:
+                self._on_end.append(callback)
+                return
+        callback()
+
+    def watch(self, watcher: Callable[[News], None], *, replay: bool = True) -> None:
+        """Call *watcher* with all further news (on the I/O thread, so be quick), and first with what came before."""
+        with self.changed:
+            if replay:
+                self._replay(watcher)
+            self._watchers.append(watcher)
+
+    def _replay(self, watcher: Callable[[News], None]) -> None:
+        for index, part in enumerate(self.parts):
+            for stream, pieces in (("stdout", part.stdout), ("stderr", part.stderr)):
+                if pieces:
+                    watcher(News(index, stream, b"".join(pieces)))
+            for record in part.outputs:
+                watcher(News(index, "display", record))
+            if part.done or self.problem is not None:
+                watcher(News(index, "end"))
+
+    def unwatch(self, watcher: Callable[[News], None]) -> None:
+        """Stop calling *watcher*."""
+        with self.changed:
+            self._watchers.remove(watcher)
+
+    def piece(self, index: int) -> Collector:
+        """Return a collector of part *index* alone, which this one keeps informed."""
+        piece = Collector([self.parts[index]], self.method)
+        piece.sent = self.sent
+        with self.changed:
+            if self.parts[index].received:
+                piece._note(0)
+            elif self.problem is not None:
+                piece.problem = self.problem
+            else:
+                self._pieces[index] = piece
+        return piece
+
+    # --- words -------------------------------------------------------------------------------
+
+    def describe_missing(self, timeout_s: float) -> str:
+        """Say what has not come within *timeout_s* seconds, and from whom."""
+        missing = self.missing
+        engines = [str(part.engine) for part in missing if part.engine is not None]
+        shown = ", ".join(engines[:8]) + (", ..." if len(engines) > 8 else "")
+        whom = f"engine{'s' if len(engines) > 1 else ''} {shown}" if engines else f"{len(missing)} waiting task(s)"
+        came = len(self.parts) - len(missing)
+        return f"{self.method}: {came} of {len(self.parts)} results came within {timeout_s:g} s; missing: {whom}"

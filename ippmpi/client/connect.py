@@ -1,0 +1,62 @@
+"""From what a user says about a cluster to its connection record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ippmpi import connection as files
+from ippmpi.connection import Connection
+from ippmpi.errors import ConnectionFileError
+
+POLL_S = 0.1
+
+
+def find_connection(
+    info: str | Path | Mapping[str, Any] | None,
+    *,
+    profile: str | None,
+    profile_dir: str | Path | None,
+    cluster_id: str,
+    timeout_s: float,
+) -> Connection:
+    """Return the record in *info* (a file or its fields), or the one of a profile's cluster.
+
+    A file that is named must be there; that of a profile may take *timeout_s* seconds to appear.
+
+    Raises:
+        ConnectionFileError: no such file, or it is of no use; the text says why.
+    """
+    if isinstance(info, Mapping):
+        return _from_fields(info)
+    if info is not None:
+        if "://" in str(info):
+            raise ValueError(f"{str(info)!r} is an address; a client needs the connection file, which holds the keys")
+        return files.load(info, "client")
+    return files.load(_wait_for_file(profile, profile_dir, cluster_id, timeout_s), "client")
+
+
+def _from_fields(fields: Mapping[str, Any]) -> Connection:
+    try:
+        return msgspec.convert(dict(fields), Connection)
+    except msgspec.ValidationError as error:
+        raise ConnectionFileError(f"the connection info given is not that of a client: {error}") from None
+
+
+def _wait_for_file(profile: str | None, profile_dir: str | Path | None, cluster_id: str, timeout_s: float) -> Path:
+    deadline = time.monotonic() + timeout_s
+    told = False
+    while True:
+        try:
+            return files.find("client", profile=profile, profile_dir=profile_dir, cluster_id=cluster_id)
+        except ConnectionFileError as missing:
+            if time.monotonic() >= deadline:
+                raise
+            if not told:
+                print(f"Waiting up to {timeout_s:g} s: {missing}")
+                told = True
+        time.sleep(POLL_S)

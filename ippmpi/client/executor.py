@@ -1,0 +1,61 @@
+"""A view as a ``concurrent.futures.Executor``."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import TYPE_CHECKING, Any
+
+from ippmpi.client.results import AsyncResult
+
+if TYPE_CHECKING:
+    from ippmpi.client.calling import View
+
+
+class ViewExecutor(futures.Executor):
+    """Submits to a view; ``shutdown`` waits for that work and leaves the engines alone."""
+
+    def __init__(self, view: View) -> None:
+        """Submit to *view*."""
+        self.view = view
+        self._open = True
+        self._submitted: weakref.WeakSet[AsyncResult] = weakref.WeakSet()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Call ``fn(*args, **kwargs)``; the AsyncResult is the future."""
+        if not self._open:
+            raise RuntimeError("this executor was shut down and takes no more work")
+        result = self.view.apply_async(fn, *args, **kwargs)
+        self._submitted.add(result)
+        return result
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """Yield the values of ``fn`` in order; TimeoutError if they take longer than *timeout* seconds in all."""
+        if chunksize > 1:
+            return iter(self.view.map_async(fn, *iterables, chunksize=chunksize))
+        results = [self.submit(fn, *items) for items in zip(*iterables, strict=False)]
+        return _values(results, timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work and, if *wait*, wait for what was submitted; *cancel_futures* ends it."""
+        self._open = False
+        pending = list(self._submitted)
+        if cancel_futures:
+            for result in pending:
+                result.cancel()
+        if wait:
+            futures.wait(pending)
+
+
+def _values(results: list[AsyncResult], timeout: float | None) -> Iterator[Any]:
+    end = None if timeout is None else time.monotonic() + timeout
+    for result in results:
+        yield result.get(None if end is None else max(0.0, end - time.monotonic()))

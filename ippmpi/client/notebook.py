@@ -1,0 +1,17 @@
+"""The IPython that the user sits at, if there is one; never imports it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def running_shell() -> Any:
+    """Return the IPython this runs in, or None."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def in_notebook() -> bool:
+    """Say whether rich output can be shown: in an IPython that is a kernel."""
+    return hasattr(running_shell(), "kernel")

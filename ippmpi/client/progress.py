@@ -1,0 +1,53 @@
+"""Waiting with a progress bar."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ippmpi.client.engines import Engines
+
+
+class Countable(Protocol):
+    """Something with a length of which a part is there."""
+
+    @property
+    def progress(self) -> int:
+        """How much is there."""
+
+    def __len__(self) -> int:
+        """How much there will be."""
+
+    def wait(self, timeout: float | None = -1) -> Any:
+        """Wait for the rest."""
+
+
+def bar(total: int, unit: str, description: str) -> Any:
+    """Return a progress bar fit for where this runs (terminal or notebook)."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, unit=unit, desc=description)
+
+
+def wait_interactive(result: Countable, interval_s: float, timeout_s: float | None, description: str = "") -> bool:
+    """Wait for *result* with a bar that moves every *interval_s* seconds; return whether it came in time."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with bar(len(result), "task", description) as shown:
+        while True:
+            step = interval_s if deadline is None else max(0.0, min(interval_s, deadline - time.monotonic()))
+            done = bool(result.wait(step))
+            shown.update(result.progress - shown.n)
+            if done or (deadline is not None and time.monotonic() >= deadline):
+                return done
+
+
+def wait_for_engines(engines: Engines, n: int, timeout_s: float | None) -> None:
+    """Wait for *n* engines with a bar; raises as ``Engines.wait_for``."""
+    with bar(n, "engine", "") as shown:
+
+        def on_change() -> None:
+            shown.update(min(n, len(engines.ids)) - shown.n)
+
+        on_change()
+        engines.wait_for(n, timeout_s, on_change)

@@ -1,0 +1,276 @@
+"""What this client has asked for and not yet heard: its side of the protocol.
+
+``submit`` and ``ask`` are called by user threads; they register who waits (one assignment to a
+dict) and hand the message to the I/O thread, which calls everything else here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ippmpi.client.collector import Collector
+from ippmpi.client.contents import BlobSource, BufferSink
+from ippmpi.client.engines import Engines
+from ippmpi.client.failures import to_error
+from ippmpi.client.parts import Part
+from ippmpi.client.transport import Incoming, Receiver, Transport
+from ippmpi.errors import IppmpiError, RemoteError
+from ippmpi.wire.messages import (
+    INLINE_LIMIT,
+    Abort,
+    Answer,
+    Content,
+    Display,
+    EnginesChanged,
+    Farewell,
+    Interrupt,
+    Message,
+    Output,
+    Placement,
+    Reply,
+    Submit,
+)
+from ippmpi.wire.pickling import Blob
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``."""
+
+    collector: Collector
+    first: int
+    indices: dict[int, int] | None
+    left: int
+
+    def index(self, engine: int) -> int | None:
+        """Return which part *engine* answers for; None if it has no part in this task."""
+        return self.first if self.indices is None else self.indices.get(engine)
+
+
+class Requests:
+    """All requests of one client and who waits for them."""
+
+    def __init__(self, client_id: str, connect: Callable[[Receiver], Transport]) -> None:
+        """Dial with *connect*, which gets this object as the receiver of what comes."""
+        self.engines = Engines()
+        self.pending: dict[str, Pending] = {}
+        self.problem: Exception | None = None
+        self._client_id = client_id
+        self._tasks = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._questions: dict[int, Future[Any]] = {}
+        self._fresh = True
+        self._handlers: dict[type[Message], Callable[[Any, Incoming], None]] = {
+            Reply: self.on_reply,
+            Output: self.on_output,
+            Display: self.on_display,
+            Answer: self.on_answer,
+            EnginesChanged: self.on_engines_changed,
+        }
+        self.transport = connect(self)
+
+    # --- asking: any thread ------------------------------------------------------------------
+
+    def parts(self, engines: Sequence[int | None], method: str, label: str, *, tasks: int = 1) -> list[Part]:
+        """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones."""
+        now = time.time()
+        if engines:
+            task = self._next_task()
+            return [Part(task, engine, method, label, now) for engine in engines]
+        return [Part(self._next_task(), None, method, label, now) for _ in range(tasks)]
+
+    def _next_task(self) -> str:
+        return f"{self._client_id}-{next(self._tasks)}"
+
+    def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
+        """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""
+        parts = collector.parts
+        targets = [part.engine for part in parts if part.engine is not None]
+        indices = {engine: index for index, engine in enumerate(targets)}
+        pending = Pending(collector, 0, indices, len(targets))
+        self._submit(Submit(parts[0].task, op, targets, [], parts[0].label), blobs, pending)
+
+    def submit_balanced(self, blob: Blob, collector: Collector, index: int, placement: Placement) -> None:
+        """Send part *index* of *collector* as a balanced task."""
+        part = collector.parts[index]
+        message = Submit(part.task, "apply", [], [], part.label, placement)
+        self._submit(message, [blob], Pending(collector, index, None, 1))
+
+    def _submit(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
+        self._check_open()
+        self.pending[message.task] = pending
+        if all(blob.size <= INLINE_LIMIT for blob in blobs):
+            ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
+            self.transport.call_soon(lambda: self.transport.send(ready))
+        else:
+            pending.collector.hold()
+            self.transport.call_soon(lambda: self._send_large(message, blobs, pending.collector))
+        if self.problem is not None:  # broken since the check; then nobody would end this one
+            self.pending.pop(message.task, None)
+            raise self.problem
+
+    def _send_large(self, message: Submit, blobs: list[Blob], collector: Collector) -> None:
+        contents = [self._content(blob) for blob in blobs]
+        offered = [content.transfer for content in contents if content.transfer]
+
+        def on_ack() -> None:
+            for transfer in offered:
+                self.transport.withdraw(transfer)
+            collector.release()
+
+        self.transport.send(msgspec.structs.replace(message, contents=contents), on_ack)
+
+    def _content(self, blob: Blob) -> Content:
+        if blob.size <= INLINE_LIMIT:
+            return Content(inline=blob.join())
+        return Content(size=blob.size, transfer=self.transport.offer(BlobSource(blob)))
+
+    def ask(self, question: Callable[[int], Message]) -> Future[Any]:
+        """Send the message that *question* makes of a request number; return the future of its answer."""
+        self._check_open()
+        number = next(self._numbers)
+        future: Future[Any] = Future()
+        self._questions[number] = future
+        self.transport.call_soon(lambda: self.transport.send(question(number)))
+        return future
+
+    def interrupt(self, tasks: list[str]) -> Future[Any]:
+        """End tasks, running or not."""
+        return self.ask(lambda number: Interrupt(number, tasks))
+
+    def abort(self, tasks: list[str] | None, targets: list[int] | None) -> Future[Any]:
+        """Take back tasks (None: all) that have not started, on *targets* (None: everywhere)."""
+        return self.ask(lambda number: Abort(number, tasks, targets))
+
+    def inside(self) -> bool:
+        """Say whether this is the I/O thread."""
+        return self.transport.inside()
+
+    def _check_open(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+
+    # --- what comes: I/O thread --------------------------------------------------------------
+
+    def take(self, incoming: Incoming) -> None:
+        """Take one message."""
+        handler = self._handlers.get(type(incoming.message))
+        if handler is None:
+            log.warning("dropped a message that is not for clients: %s", type(incoming.message).__name__)
+            incoming.done()
+        else:
+            handler(incoming.message, incoming)
+
+    def connected(self, *, fresh: bool) -> None:
+        """The link is open (again); if *fresh*, the next news of engines is the whole list."""
+        self._fresh = self._fresh or fresh
+
+    def broken(self, problem: Exception) -> None:
+        """The link will never open (again): *problem* is the outcome of everything."""
+        if self.problem is None:
+            self.problem = problem
+        for pending in list(self.pending.values()):
+            pending.collector.break_off(self.problem)
+        self.pending.clear()
+        for future in list(self._questions.values()):
+            future.set_exception(self.problem)
+        self._questions.clear()
+        self.engines.fail(self.problem)
+
+    def on_engines_changed(self, message: EnginesChanged, incoming: Incoming) -> None:
+        """Engines joined or left."""
+        whole, self._fresh = self._fresh, False
+        self.engines.change(message, whole=whole)
+        incoming.done()
+
+    def on_answer(self, message: Answer, incoming: Incoming) -> None:
+        """Resolve the question."""
+        incoming.done()
+        future = self._questions.pop(message.request, None)
+        if future is None:
+            return
+        if message.error:
+            future.set_exception(IppmpiError(message.error))
+        else:
+            future.set_result(msgspec.msgpack.decode(message.value))
+
+    def on_output(self, message: Output, incoming: Incoming) -> None:
+        """Keep what a task printed."""
+        pending = self.pending.get(message.task)
+        index = None if pending is None else pending.index(message.engine)
+        if pending is not None and index is not None:
+            pending.collector.printed(index, message.stream, message.text)
+        incoming.done()
+
+    def on_display(self, message: Display, incoming: Incoming) -> None:
+        """Keep what a task displayed."""
+        pending = self.pending.get(message.task)
+        index = None if pending is None else pending.index(message.engine)
+        if pending is not None and index is not None:
+            pending.collector.displayed(index, msgspec.msgpack.decode(message.data, type=dict[str, Any]))
+        incoming.done()
+
+    def on_reply(self, message: Reply, incoming: Incoming) -> None:
+        """Take the outcome of a task on one engine; a large value is fetched first."""
+        pending = self.pending.get(message.task)
+        index = None if pending is None else pending.index(message.engine)
+        content = message.content
+        if pending is None or index is None:
+            if content.transfer:
+                self.transport.reject(content.transfer)
+            incoming.done()
+        elif content.transfer and message.failure is None:
+            self._fetch(message, pending, index, incoming)
+        else:
+            self._finish(message, pending, index, content.inline)
+            incoming.done()
+
+    def _fetch(self, message: Reply, pending: Pending, index: int, incoming: Incoming) -> None:
+        sink = BufferSink(message.content.size)
+
+        def on_end(whole: bool) -> None:
+            self._finish(message, pending, index, sink.buffer if whole else None)
+            incoming.done()
+
+        self.transport.accept(message.content.transfer, sink, on_end)
+
+    def _finish(self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None) -> None:
+        collector = pending.collector
+        part = collector.parts[index]
+        if message.engine >= 0:
+            part.engine = message.engine
+        part.started, part.completed = message.started, message.completed
+        pending.left -= 1
+        if pending.left == 0:
+            self.pending.pop(message.task, None)
+        if message.failure is not None:
+            collector.fail(index, to_error(message.failure, collector.method))
+        elif value is None:
+            text = f"its value of {message.content.size} bytes was lost on the way"
+            info: dict[str, object] = {"engine_id": part.engine, "method": collector.method}
+            collector.fail(index, RemoteError("TransferError", text, engine_info=info))
+        else:
+            collector.succeed(index, value)
+
+    # --- the end: any thread -----------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take leave of the hub, end the I/O thread, fail what is pending."""
+        if self.problem is not None and not self.pending:
+            self.transport.close()
+            return
+        self.transport.call_soon(lambda: self.transport.send(Farewell()))
+        closed = ConnectionError("this client was closed")
+        self.transport.call_soon(lambda: self.broken(closed))
+        self.transport.close()
+        self.broken(closed)  # in case the I/O thread did not live to do it

@@ -1,0 +1,8 @@
+"""Starting, finding and ending clusters: a controller and its engines."""
+
+from __future__ import annotations
+
+from .cluster import Cluster
+from .manager import ClusterManager, clean
+
+__all__ = ["Cluster", "ClusterManager", "clean"]

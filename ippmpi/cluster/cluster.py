@@ -1,0 +1,316 @@
+"""``Cluster``: a controller and its sets of engines, started, watched and ended as one."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import signal
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ippmpi import config, connection
+from ippmpi.errors import ClusterError, EngineError
+
+from . import files, leftovers
+from .control import end_process, routable_address, start_controller
+from .sets import log_file
+from .state import ClusterState, full_names
+from .twins import coroutine_of
+
+if TYPE_CHECKING:
+    from ippmpi.client.client import Client
+
+LOOK_S = 0.1  # how often a launcher is looked at while engines are waited for
+
+
+class Cluster(ClusterState):
+    """A controller and its engines.
+
+    Options are the fields of ``config.ClusterSettings``: ``n``, ``engines`` ("mpi", "local"),
+    ``profile`` or ``profile_dir``, ``cluster_id`` (default: a new one), ``hosts``, ``mpiexec``,
+    ``controller_ip``, ``work_dir``, ``engine_timeout`` and so on. Each method that ends in ``_sync``
+    blocks; the one without is the coroutine of the same. As a context manager it starts, yields a
+    connected client, and stops.
+    """
+
+    def __init__(
+        self, *, environment: Mapping[str, str] | None = None, shutdown_atexit: bool = True, **options: Any
+    ) -> None:
+        """Say what to start; nothing is started yet. ``environment`` is added to the engines' own."""
+        super().__init__(environment=environment, shutdown_atexit=shutdown_atexit, **options)
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def start_controller_sync(self) -> None:
+        """Start the controller; it is ready when this returns.
+
+        Raises:
+            ClusterError: one of this cluster id runs already.
+            LaunchError: it did not start.
+        """
+        with self._lock:
+            if self.running:
+                raise ClusterError(f"{self!r} has its controller already")
+            self.profile_dir.mkdir(parents=True, exist_ok=True)
+            files.claim(self.cluster_file, self.to_record(), leftovers.end_leftovers)
+            output = log_file(self.settings, "ipcontroller", secrets.token_hex(2))
+            try:
+                self._refuse_second()
+                self.controller = start_controller(self.settings, self._controller_ip(), output)
+                self._controller_log = str(output)
+                found = self._connection("client")
+                self._token = found.token
+                self._sets.use(os.path.dirname(found.socket))
+                self.write_cluster_file()
+            except BaseException:
+                self._end_controller(0.0)
+                raise
+            if self.shutdown_atexit:
+                atexit.register(self._at_exit)
+
+    def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None, **options: Any) -> str:
+        """Start a set of *n* engines, one MPI world; return its id (default: the next number).
+
+        *options* replace the cluster's own for this set: ``engines``, ``hosts``, ``mpiexec``, ``work_dir``.
+
+        Raises:
+            ClusterError: no controller runs, the id is taken, or the controller cannot be reached from the hosts.
+            LaunchError: the launcher could not start; see ``check`` for one that fails later.
+        """
+        with self._lock:
+            if not self.running:
+                raise ClusterError(f"no controller of cluster {self.cluster_id!r} runs: start_controller() first")
+            changes = full_names(options) | {"n": self.n if n is None else n}
+            settings = config.replace(self.settings, **changes)
+            self.n = settings.n
+            key = self._sets.start(self._connection("engine"), settings, self.environment, engine_set_id or "")
+            self.write_cluster_file()
+            return key
+
+    def start_cluster_sync(self, n: int | None = None) -> Self:
+        """Start the controller, if there is none, and one set of engines."""
+        started = not self.running
+        if started:
+            self.start_controller_sync()
+        try:
+            self.start_engines_sync(n)
+        except BaseException:
+            if started:
+                self.stop_cluster_sync()
+            raise
+        return self
+
+    def start_and_connect_sync(self, n: int | None = None, activate: bool = False) -> Client:
+        """Start everything, wait for the engines, return a client. On failure all that was started is stopped.
+
+        *activate* registers the magics (``%px``) for all engines.
+
+        Raises:
+            LaunchError: the engines' launcher failed: cause and last output.
+            TimeoutError: the engines did not join within ``engine_timeout_s`` seconds.
+        """
+        started, before = not self.running, set(self.engines)
+        self.start_cluster_sync(n)
+        try:
+            client = self.connect_client_sync()
+            self.wait_for_engines_sync(client, self._sets.count())
+            if activate:
+                client.activate()
+        except BaseException:
+            if started:
+                self.stop_cluster_sync()
+            else:
+                self._sets.end(self.engines.keys() - before, 0.0)
+                self.write_cluster_file()
+            raise
+        return client
+
+    def connect_client_sync(self, **options: Any) -> Client:
+        """Return a new client; *options* are those of ``Client``. It is closed when the cluster stops."""
+        from ippmpi.client.client import Client
+
+        client = Client(str(connection.path(self.profile_dir, "client", self.cluster_id)), cluster=self, **options)
+        self._clients.add(client)
+        return client
+
+    def wait_for_engines_sync(self, client: Client, n: int, timeout_s: float | None = None) -> None:
+        """Wait until *client* has *n* engines, and watch those who should start them meanwhile.
+
+        Raises:
+            LaunchError: a launcher failed.
+            TimeoutError: fewer came within *timeout_s* seconds (default: ``engine_timeout_s``).
+        """
+        timeout_s = self.settings.engine_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                client.wait_for_engines(n, timeout=LOOK_S)
+                self._sets.joined()
+                return
+            except TimeoutError:
+                self.check()
+            except EngineError:  # one came and went: its launcher will tell more
+                self._sets.wait(1.0)
+                self.check()
+                raise
+            if time.monotonic() >= deadline:
+                have = f"{len(client.ids)} of {n} engines joined within {timeout_s:g} s"
+                raise TimeoutError(f"{have}; output so far:\n{self._sets.said() or '(none)'}")
+
+    def check(self) -> None:
+        """Raise ClusterError if the controller has ended, LaunchError if a set has that had not joined yet."""
+        if not self.running:
+            raise ClusterError(f"the controller of cluster {self.cluster_id!r} has ended; log: {self._controller_log}")
+        self._sets.check()
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    def stop_engines_sync(self, engine_set_id: str | None = None) -> None:
+        """End a set of engines (default: all); raise KeyError if there is no such set.
+
+        They are asked to finish (``MPI_Finalize``), and killed if they have not after ``stop_timeout_s``.
+        """
+        with self._lock:
+            keys = list(self._sets.select(engine_set_id))
+            worlds = self._sets.worlds(engine_set_id)
+            with contextlib.ExitStack() as stack:
+                if worlds and self.running:
+                    client = stack.enter_context(self._visit())
+                    targets = _targets(client, worlds)
+                    if targets:
+                        client.shutdown(targets, block=False)
+                self._sets.end(keys, self.settings.stop_timeout_s)
+            if self.running:
+                self.write_cluster_file()
+
+    def stop_controller_sync(self) -> None:
+        """End the controller, and with it every engine that needs it; nothing happens if there is none."""
+        with self._lock:
+            if self.controller is not None:
+                self.controller.signal(signal.SIGTERM)
+                self._end_controller(self.settings.stop_timeout_s)
+
+    def stop_cluster_sync(self) -> None:
+        """End everything, in order: clients, engines (told by the controller), controller. May be called again."""
+        with self._lock:
+            atexit.unregister(self._at_exit)
+            for client in list(self._clients):
+                client.close()
+            self._clients.clear()
+            # the controller tells the agents, who end their engines well; without it nobody will
+            told = self.controller is not None and self.controller.signal(signal.SIGTERM)
+            self._sets.end(list(self.engines), self.settings.stop_timeout_s if told else 0.0)
+            if self.controller is not None:
+                self._end_controller(self.settings.stop_timeout_s)
+
+    def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
+        """End and start again a set (default: all), with the same id, number and options."""
+        with self._lock:
+            for key, launcher in self._sets.select(engine_set_id).items():
+                spec = launcher.spec
+                self.stop_engines_sync(key)
+                self.start_engines_sync(
+                    spec.n, key, engines=launcher.name, hosts=spec.hosts, mpiexec=spec.starter, work_dir=spec.work_dir
+                )
+
+    def signal_engines_sync(self, signum: int | str, engine_set_id: str | None = None) -> None:
+        """Send a POSIX signal to the engines of a set (default: all), by way of their agents.
+
+        mpiexec cannot pass on every signal; some end the whole job.
+        """
+        worlds = self._sets.worlds(engine_set_id)
+        with self._visit() as client:
+            client.send_signal(signum, _targets(client, worlds), block=True)
+
+    start_controller = coroutine_of(start_controller_sync)
+    start_engines = coroutine_of(start_engines_sync)
+    start_cluster = coroutine_of(start_cluster_sync)
+    start_and_connect = coroutine_of(start_and_connect_sync)
+    connect_client = coroutine_of(connect_client_sync)
+    wait_for_engines = coroutine_of(wait_for_engines_sync)
+    stop_engines = coroutine_of(stop_engines_sync)
+    stop_controller = coroutine_of(stop_controller_sync)
+    stop_cluster = coroutine_of(stop_cluster_sync)
+    restart_engines = coroutine_of(restart_engines_sync)
+    signal_engines = coroutine_of(signal_engines_sync)
+
+    def detach(self) -> None:
+        """Leave everything running when this process ends."""
+        atexit.unregister(self._at_exit)
+        self._sets.detach()
+        if self.controller is not None:
+            self.controller.detach()
+
+    # --- context managers ------------------------------------------------------------------------
+
+    def __enter__(self) -> Client:
+        """Start, and return a client that has all engines."""
+        return self.start_and_connect_sync()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        self.stop_cluster_sync()
+
+    async def __aenter__(self) -> Client:
+        """Start, and return a client that has all engines."""
+        return await self.start_and_connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        await self.stop_cluster()
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _refuse_second(self) -> None:
+        """Raise ClusterError if a controller of this id runs that was started by hand."""
+        file = connection.path(self.profile_dir, "client", self.cluster_id)
+        if file.exists() and not connection.stale(found := self._connection("client")):
+            raise ClusterError(
+                f"a controller of cluster {self.cluster_id!r} runs already (pid {found.controller.pid} on "
+                f"{found.controller.host}); stop it, or choose another cluster id"
+            )
+
+    def _controller_ip(self) -> str:
+        if self.settings.controller_ip:
+            return self.settings.controller_ip
+        remote = leftovers.launcher_class(self.settings.engines).remote(self.settings.hosts)
+        return routable_address(self.settings.hosts) if remote else ""
+
+    def _end_controller(self, timeout_s: float) -> None:
+        code = 0
+        if self.controller is not None:
+            end_process(self.controller, timeout_s)
+            code = self.controller.poll() or 0
+            self.controller = None
+            leftovers.remove_connection_files(self.profile_dir, self.cluster_id, self._token)
+            leftovers.remove_folders(self._sets.folders, wait_s=leftovers.AGENT_LEAVES_S)
+        if code == 0:
+            leftovers.remove_log(self._controller_log)
+        self.remove_cluster_file()
+
+    @contextlib.contextmanager
+    def _visit(self) -> Iterator[Client]:
+        """Open a client for one request."""
+        client = self.connect_client_sync()
+        self._clients.discard(client)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def _at_exit(self) -> None:
+        self.stop_cluster_sync()
+
+
+def _targets(client: Client, worlds: set[str]) -> list[int]:
+    return [e.id for e in client.requests.engines.records.values() if e.world in worlds]

@@ -1,0 +1,159 @@
+"""The engine sets of a cluster: each one launcher, one MPI job, one world."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ippmpi import connection, native
+from ippmpi.config import ClusterSettings
+from ippmpi.connection import Connection
+from ippmpi.errors import ClusterError
+from ippmpi.launching import OUTPUT_LINES, JobSpec, Launcher
+
+from . import leftovers
+
+ENGINE_MODULE = "ippmpi.engine"
+
+
+class EngineSets:
+    """Launchers by engine set id, in the order in which they were started."""
+
+    def __init__(self, profile_dir: Path, cluster_id: str, saved: Mapping[str, Mapping[str, object]]) -> None:
+        """Start with none, or with those that another process *saved*."""
+        self.launchers: dict[str, Launcher] = {key: leftovers.find_launcher(value) for key, value in saved.items()}
+        self.folders: list[str] = []
+        self._joined = set(self.launchers)
+        self._place = (profile_dir, cluster_id)
+
+    def start(self, found: Connection, settings: ClusterSettings, environment: Mapping[str, str], key: str = "") -> str:
+        """Start the set that *settings* describe, for the controller of *found*; return its id (*key*, or a new one).
+
+        *found* is the engines' connection file.
+
+        Raises:
+            ClusterError: the id is taken, or the controller cannot be reached from the hosts.
+            LaunchError: the launcher could not start.
+        """
+        key = key or next(str(i) for i in range(len(self.launchers) + 1) if str(i) not in self.launchers)
+        if key in self.launchers:
+            raise ClusterError(f"engine set {key!r} exists already; have {', '.join(self.launchers)}")
+        launcher_type = leftovers.launcher_class(settings.engines)
+        if launcher_type.remote(settings.hosts) and not _reachable(found):
+            raise ClusterError(
+                f"the controller listens on {found.address or 'a Unix socket only'}, which engines on "
+                f"{', '.join(settings.hosts)} cannot reach: start it with controller_ip='*' (--ip='*'), or an address"
+            )
+        world = f"{key}-{secrets.token_hex(2)}"  # a restarted set is a new world
+        mine = connection.for_world(found, world)
+        for folder_key in (found.folder_key, mine.folder_key):
+            self.use(str(connection.node_folder_path(folder_key)))
+        connection.write(mine, self._file(world))
+        try:
+            launcher = launcher_type(job(self._file(world), mine, settings, world, environment))
+            launcher.start()
+        except BaseException:
+            self._file(world).unlink()
+            raise
+        self.launchers[key] = launcher
+        return key
+
+    def _file(self, world: str) -> Path:
+        profile_dir, cluster_id = self._place
+        return connection.world_path(profile_dir, world, cluster_id)
+
+    def use(self, folder: str) -> None:
+        """Note a private folder that must be gone after the end."""
+        if folder not in self.folders:
+            self.folders.append(folder)
+
+    def select(self, key: str | None) -> dict[str, Launcher]:
+        """Return one set, or (None) all; raise KeyError if there is no such set."""
+        if key is not None and key not in self.launchers:
+            raise KeyError(f"no engine set {key!r}; have {', '.join(self.launchers) or 'none'}")
+        return {k: v for k, v in self.launchers.items() if key in (None, k)}
+
+    def worlds(self, key: str | None = None) -> set[str]:
+        """Return the worlds of one set, or (None) of all, that still run."""
+        return {e.spec.world for e in self.select(key).values() if e.poll() is None}
+
+    def end(self, keys: Iterable[str], timeout_s: float) -> None:
+        """Give sets *timeout_s* seconds to end by themselves, then kill them; forget those that ended."""
+        for key in list(keys):
+            launcher = self.launchers[key]
+            launcher.stop(timeout_s)
+            del self.launchers[key]
+            self._joined.discard(key)
+            self._file(launcher.spec.world).unlink(missing_ok=True)
+            if not launcher.poll():  # the log of a failure stays
+                leftovers.remove_log(launcher.spec.log_file)
+
+    def check(self) -> None:
+        """Raise LaunchError if a set that has not joined yet has ended or lost a part."""
+        for key, launcher in self.launchers.items():
+            if key not in self._joined and (launcher.failed() or launcher.poll() is not None):
+                raise launcher.failure("its engines ended before they had joined")
+
+    def joined(self) -> None:
+        """Note that all have joined: whatever happens to one now is not a failed start."""
+        self._joined |= self.launchers.keys()
+
+    def count(self) -> int:
+        """Return how many engines all sets together should have."""
+        return sum(e.spec.n for e in self.launchers.values())
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until each set has ended, at most *timeout_s* seconds for each."""
+        for launcher in self.launchers.values():
+            launcher.wait(timeout_s)
+
+    def said(self) -> str:
+        """Return the last output of all sets, for an error's text; "" if they said nothing."""
+        return "\n".join(filter(None, (e.get_output(OUTPUT_LINES).strip() for e in self.launchers.values())))
+
+    def detach(self) -> None:
+        """Leave all running when this process ends."""
+        for launcher in self.launchers.values():
+            launcher.detach()
+
+    def to_dict(self) -> dict[str, dict[str, object]]:
+        """Return what another process needs to find them."""
+        return {key: launcher.to_dict() for key, launcher in self.launchers.items()}
+
+
+def engine_command(file: Path, found: Connection, world: str, size: int) -> list[str]:
+    """Return the command of one engine of *world*, with the parent that records how it ends."""
+    folder = str(connection.node_folder_path(found.folder_key))
+    engine = [sys.executable, "-P", "-m", ENGINE_MODULE, "--file", str(file), "--world", world, "--size", str(size)]
+    return [*native.rank_command(folder), *engine]
+
+
+def job(
+    file: Path, found: Connection, settings: ClusterSettings, world: str, environment: Mapping[str, str]
+) -> JobSpec:
+    """Return the job that is *world*, with the connection *file* (which holds *found*)."""
+    n = settings.n or os.cpu_count() or 1
+    return JobSpec(
+        n=n,
+        world=world,
+        program=tuple(engine_command(file, found, world, n)),
+        log_file=str(log_file(settings, "ipengine", world)),
+        work_dir=settings.work_dir or os.getcwd(),
+        environment=dict(environment),
+        hosts=settings.hosts,
+        starter=settings.mpiexec,
+    )
+
+
+def log_file(settings: ClusterSettings, program: str, what: str) -> Path:
+    """Return where the output of a program of the cluster goes."""
+    name = "-".join(filter(None, (program, settings.cluster_id, what)))
+    return settings.folder / "log" / f"{name}.log"
+
+
+def _reachable(found: Connection) -> bool:
+    host = found.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    return bool(host) and not host.startswith("127.") and host != "::1"

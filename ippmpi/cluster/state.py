@@ -1,0 +1,196 @@
+"""What a cluster is, and how other processes get to know it; nothing here starts or ends anything."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+from ippmpi import config, connection, identity
+from ippmpi.config import ClusterSettings
+from ippmpi.errors import ClusterError
+from ippmpi.launching import Launcher, Process
+
+from . import files, leftovers
+from .files import ClusterRecord
+from .sets import EngineSets
+
+
+class ClusterState:
+    """Settings, controller and engine sets of one cluster.
+
+    Attributes:
+        settings: the options, with configuration file and environment applied.
+        environment: added to the engines' own.
+        n: how many engines ``start_engines`` starts if not told otherwise.
+        controller: the controller's process, None if there is none.
+        shutdown_atexit: whether the cluster ends with this process.
+    """
+
+    def __init__(
+        self, *, environment: Mapping[str, str] | None = None, shutdown_atexit: bool = True, **options: Any
+    ) -> None:
+        """Say what to start; nothing is started yet. ``environment`` is added to the engines' own."""
+        options = full_names(options)
+        if options.get("cluster_id") is None:
+            options["cluster_id"] = f"{int(time.time())}-{secrets.token_hex(2)}"
+        self.settings = config.load(ClusterSettings, options)
+        connection.check_cluster_id(self.settings.cluster_id)
+        self.environment = dict(environment or {})
+        self.shutdown_atexit = shutdown_atexit
+        self.controller: Process | None = None
+        self.n: int | None = self.settings.n or os.cpu_count()
+        self._controller_log = ""
+        self._token = ""
+        self._sets = EngineSets(self.profile_dir, self.cluster_id, {})
+        self._lock = threading.RLock()
+
+    # --- what it is ------------------------------------------------------------------------------
+
+    @property
+    def cluster_id(self) -> str:
+        """Its name within the profile."""
+        return self.settings.cluster_id
+
+    @property
+    def profile_dir(self) -> Path:
+        """The folder of its files."""
+        return self.settings.folder
+
+    @property
+    def engines(self) -> dict[str, Launcher]:
+        """The launchers of the engine sets, by engine set id."""
+        return self._sets.launchers
+
+    @property
+    def engine_set(self) -> Launcher | None:
+        """The first set of engines, or None."""
+        return next(iter(self.engines.values()), None)
+
+    @property
+    def running(self) -> bool:
+        """Whether its controller lives."""
+        return self.controller is not None and self.controller.poll() is None
+
+    @property
+    def controller_log(self) -> str:
+        """The file with the controller's output; "" if it was started by hand."""
+        return self._controller_log
+
+    @property
+    def cluster_file(self) -> Path:
+        """Where it is written down for other processes."""
+        return files.path(self.profile_dir, self.cluster_id)
+
+    def __repr__(self) -> str:
+        """Show id, profile, controller and sets with their states."""
+        parts = [f"cluster_id={self.cluster_id!r}", f"profile_dir={str(self.profile_dir)!r}"]
+        if self.controller is not None:
+            parts.append(f"controller=<{'running' if self.running else 'after'}, pid {self.controller.identity.pid}>")
+        if self.engines:
+            sets = ", ".join(f"{key!r}: {e.spec.n} {e.name} {e.state.value}" for key, e in self.engines.items())
+            parts.append(f"engines={{{sets}}}")
+        return f"<Cluster({', '.join(parts)})>"
+
+    # --- for other processes ---------------------------------------------------------------------
+
+    def to_record(self) -> ClusterRecord:
+        """Return all that another process needs to go on with this cluster."""
+        return ClusterRecord(
+            cluster_id=self.cluster_id,
+            profile_dir=str(self.profile_dir),
+            starter=identity.identify(os.getpid()),
+            controller=self.controller.identity if self.controller else None,
+            controller_log=self._controller_log,
+            token=self._token,
+            folders=self._sets.folders,
+            engine_sets=self._sets.to_dict(),
+            settings=asdict(self.settings),
+        )
+
+    @classmethod
+    def from_record(cls, record: ClusterRecord) -> Self:
+        """Return the cluster that another process started; it is not stopped when this one ends."""
+        options: dict[str, Any] = {**record.settings, "profile_dir": record.profile_dir}
+        cluster = cls(shutdown_atexit=False, **options)
+        cluster.controller = Process(record.controller) if record.controller else None
+        cluster._controller_log = record.controller_log
+        cluster._token = record.token
+        cluster._sets = EngineSets(cluster.profile_dir, cluster.cluster_id, record.engine_sets)
+        cluster._sets.folders = list(record.folders)
+        cluster.n = cluster._sets.count() or cluster.n
+        cluster.environment = dict(cluster.engine_set.spec.environment) if cluster.engine_set else {}
+        return cluster
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``to_record`` as plain values, for JSON."""
+        return files.to_dict(self.to_record())
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """Return the cluster of which ``to_dict`` was taken."""
+        return cls.from_record(files.from_dict(saved))
+
+    @classmethod
+    def from_file(
+        cls,
+        cluster_file: str | Path | None = None,
+        *,
+        profile: str | None = None,
+        profile_dir: str | Path | None = None,
+        cluster_id: str = "",
+    ) -> Self:
+        """Return a running cluster, found by file, or by profile and id.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ClusterError: the cluster has ended; what it left is removed.
+            ConnectionFileError: the file is another tool's.
+        """
+        file = Path(cluster_file or files.path(config.profile_folder(profile, profile_dir), cluster_id))
+        return cls.from_record(leftovers.read_running(file))
+
+    @classmethod
+    def from_connection(
+        cls, *, profile: str | None = None, profile_dir: str | Path | None = None, cluster_id: str = ""
+    ) -> Self:
+        """Return the cluster of a controller that was started by hand, found by its connection file.
+
+        Raises:
+            ConnectionFileError: there is no such file, or it is not ours.
+            ClusterError: the controller has ended.
+        """
+        file = connection.find("client", profile=profile, profile_dir=profile_dir, cluster_id=cluster_id)
+        found = connection.load(file, "client")
+        if connection.stale(found):
+            raise ClusterError(f"cluster {cluster_id!r} is not running: its controller has ended and left {file}")
+        cluster = cls(shutdown_atexit=False, profile_dir=file.parents[1], cluster_id=cluster_id)
+        cluster.controller = Process(found.controller)
+        cluster._token = found.token
+        return cluster
+
+    def write_cluster_file(self) -> None:
+        """Write the cluster file."""
+        files.write(self.cluster_file, self.to_record())
+
+    def remove_cluster_file(self) -> None:
+        """Remove the cluster file."""
+        self.cluster_file.unlink(missing_ok=True)
+
+    def _connection(self, role: connection.Role) -> connection.Connection:
+        return connection.load(connection.path(self.profile_dir, role, self.cluster_id), role)
+
+
+def full_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *options* by their full names (``engine_timeout`` is ``engine_timeout_s``); TypeError for others."""
+    names = {f.name for f in fields(ClusterSettings)}
+    full = {key if key in names else f"{key}_s": value for key, value in options.items()}
+    unknown = full.keys() - names
+    if unknown:
+        raise TypeError(f"Cluster has no option {min(unknown).removesuffix('_s')!r}; have {', '.join(sorted(names))}")
+    return full

@@ -1,0 +1,300 @@
+"""Settings: one frozen record per role, made once and passed down whole.
+
+Defaults < ``<profile folder>/ippmpi.toml`` (a table per role) < environment (``IPPMPI_<ROLE>_<FIELD>``)
+< command line. This module is the only reader of the environment and of configuration files. Each
+field documents itself; command line options and the table of the manual are generated from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
+
+FILE_NAME = "ippmpi.toml"
+
+
+def _setting(default: object, text: str, *, flags: tuple[str, ...] = (), metavar: str = "") -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, "flags": flags, "metavar": metavar})
+
+
+# --- the roles -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every role has: which cluster it is about."""
+
+    ROLE: ClassVar[str]
+
+    profile: str = _setting("default", "IPython profile whose folder holds the cluster's files")
+    profile_dir: str = _setting("", "profile folder, instead of a profile's name", metavar="FOLDER")
+    cluster_id: str = _setting("", "name of the cluster, where a profile has several", metavar="ID")
+
+    @property
+    def folder(self) -> Path:
+        """The profile folder."""
+        return profile_folder(self.profile, self.profile_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerSettings(Settings):
+    """Settings of the controller."""
+
+    ROLE: ClassVar[str] = "controller"
+
+    ip: str = _setting(
+        "127.0.0.1", "address or interface to listen on; '*': all; '': no TCP, only the Unix socket", metavar="ADDRESS"
+    )
+    port: int = _setting(0, "TCP port; 0: any free one")
+    location: str = _setting("", "name or address by which others reach this host (default: found out)")
+    policy: str = _setting("leastload", "which engine gets the next balanced task, a file of ippmpi.policies")
+    store_dir: str = _setting(
+        "", "folder on a local disk for records and large contents; records there outlive the controller "
+        "(default: a private folder in /tmp, removed at the end)", metavar="FOLDER",
+    )  # fmt: skip
+    store_requests: int = _setting(100_000, "requests of which records are kept; what finished first goes first")
+    store_bytes: int = _setting(1 << 30, "bytes of records (labels, small values, failures) that are kept")
+    store_age_s: float = _setting(30 * 86400.0, "seconds for which records are kept", metavar="SECONDS")
+    spool_bytes: int = _setting(16 << 30, "bytes of large contents that may be on their way through the controller")
+    client_gone_s: float = _setting(
+        7 * 86400.0, "seconds a client may be away before its work is dropped", metavar="SECONDS"
+    )
+    upload_gone_s: float = _setting(
+        30.0, "seconds a client may be away in the middle of an upload before that task fails", metavar="SECONDS"
+    )
+    agent_gone_s: float = _setting(
+        15.0, "seconds a node may be unreachable before its engines are lost", metavar="SECONDS"
+    )
+    stop_timeout_s: float = _setting(8.0, "seconds engines may take to end at a normal stop", metavar="SECONDS")
+    log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings(Settings):
+    """Settings of the agents."""
+
+    ROLE: ClassVar[str] = "agent"
+
+    transport: str = _setting("auto", "auto: the controller's Unix socket on its own host, else TCP; tcp: always TCP")
+    controller_wait_s: float = _setting(
+        900.0, "seconds without a controller after which the engines are stopped", metavar="SECONDS"
+    )
+    log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(Settings):
+    """Settings of the engines."""
+
+    ROLE: ClassVar[str] = "engine"
+
+    log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings(Settings):
+    """Settings of clients."""
+
+    ROLE: ClassVar[str] = "client"
+
+    timeout_s: float = _setting(10.0, "seconds to wait for the controller when connecting", metavar="SECONDS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings(Settings):
+    """Settings of the one who starts and stops a cluster."""
+
+    ROLE: ClassVar[str] = "cluster"
+
+    n: int = _setting(0, "number of engines; 0: one per core of this machine", flags=("-n",))
+    engines: str = _setting("mpi", "launcher of the engines, a file of ippmpi.launchers (any case)", metavar="LAUNCHER")
+    mpiexec: str = _setting("", "the mpiexec to use (default: this Python's own, then PATH)", metavar="PROGRAM")
+    hosts: tuple[str, ...] = _setting((), "hosts with their numbers of ranks, as c1:2,c2:2", metavar="HOST[:N],...")
+    controller_ip: str = _setting(
+        "", "address or interface the controller listens on (default: loopback, or routable if engines are remote)",
+        flags=("--ip",), metavar="ADDRESS",
+    )  # fmt: skip
+    controller_location: str = _setting("", "name or address of this host for others", flags=("--location",))
+    work_dir: str = _setting("", "folder in which engines start (default: the current one)", metavar="FOLDER")
+    start_timeout_s: float = _setting(30.0, "seconds a controller may take to start", metavar="SECONDS")
+    engine_timeout_s: float = _setting(60.0, "seconds engines may take to join", metavar="SECONDS")
+    stop_timeout_s: float = _setting(
+        5.0, "seconds a normal stop may take before processes are killed", metavar="SECONDS"
+    )
+
+
+ROLES: tuple[type[Settings], ...] = (
+    ControllerSettings,
+    AgentSettings,
+    EngineSettings,
+    ClientSettings,
+    ClusterSettings,
+)
+
+S = TypeVar("S", bound=Settings)
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def load(
+    settings: type[S], overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> S:
+    """Make the settings of a role; *overrides* (command line or keyword arguments; None: not given) win.
+
+    Raises:
+        ValueError: a value has the wrong type, or the file has a setting that does not exist.
+    """
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    values = _from_environment(settings, os.environ if environ is None else environ)
+    values |= _typed(settings, given, "argument")
+    where = settings(**{k: v for k, v in values.items() if k in _LOCATION})
+    return settings(**_from_file(settings, where.folder / FILE_NAME) | values)
+
+
+_LOCATION = ("profile", "profile_dir", "cluster_id")
+
+
+def variable(settings: type[Settings], name: str) -> str:
+    """Return the name of the environment variable of a setting."""
+    return f"IPPMPI_{settings.ROLE}_{name}".upper()
+
+
+def _from_environment(settings: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
+    names = {variable(settings, f.name): f.name for f in dataclasses.fields(settings)}
+    values: dict[str, Any] = {}
+    for key in names.keys() & environ.keys():
+        values |= _typed(settings, {names[key]: environ[key]}, f"environment variable {key}:")
+    return values
+
+
+def _from_file(settings: type[Settings], file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file}: {error}") from None
+    unknown = tables.keys() - {role.ROLE for role in ROLES}
+    if unknown:
+        raise ValueError(f"{file}: no table [{min(unknown)}]; have {', '.join(f'[{r.ROLE}]' for r in ROLES)}")
+    return _typed(settings, tables.get(settings.ROLE, {}), f"{file}, [{settings.ROLE}]:")
+
+
+def _typed(settings: type[Settings], values: Mapping[str, object], where: str) -> dict[str, Any]:
+    hints = get_type_hints(settings)
+    have = [f.name for f in dataclasses.fields(settings)]
+    for name in values:
+        if name not in have:
+            raise ValueError(f"{where} no setting {name!r} of the {settings.ROLE}; have {', '.join(have)}")
+    return {name: _convert(value, hints[name], f"{where} {name}") for name, value in values.items()}
+
+
+def _convert(value: object, kind: Any, where: str) -> object:
+    if get_args(kind):
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, list | tuple) and all(isinstance(p, str) for p in parts):
+            return tuple(p.strip() for p in parts if p.strip())
+        raise ValueError(f"{where} must be a list of texts, not {value!r}")
+    if kind is str and isinstance(value, str | Path):
+        return str(value)
+    if kind in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = float(value) if kind is float else int(value)
+        except ValueError:
+            number = None
+        if number is not None and (isinstance(value, str) or number == value):
+            return number
+    raise ValueError(f"{where} must be {kind.__name__}, not {value!r}")
+
+
+# --- for the command line and the manual ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting as a command line option."""
+
+    name: str
+    flags: tuple[str, ...]
+    kind: Any
+    default: object
+    text: str
+    metavar: str
+
+
+def options(settings: type[Settings]) -> list[Option]:
+    """Return the settings of a role as options, in order."""
+    hints = get_type_hints(settings)
+    return [
+        Option(
+            name=f.name,
+            flags=(*f.metadata["flags"], "--" + f.name.removesuffix("_s").replace("_", "-")),
+            kind=hints[f.name],
+            default=f.default,
+            text=f.metadata["help"],
+            metavar=f.metadata["metavar"],
+        )
+        for f in dataclasses.fields(settings)
+    ]
+
+
+def table() -> str:
+    """Return all settings as a Markdown table, for the manual."""
+    lines = ["| setting | option | environment | default | meaning |", "|---|---|---|---|---|"]
+    for role in ROLES:
+        for o in options(role):
+            default = repr(o.default) if o.default != () else "none"
+            option = ", ".join(f"`{flag}`" for flag in o.flags)
+            lines.append(
+                f"| `[{role.ROLE}] {o.name}` | {option} | `{variable(role, o.name)}` | `{default}` | {o.text} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+# --- folders and environments --------------------------------------------------------------------
+
+
+def ipython_folder() -> Path:
+    """Return the folder of the IPython profiles: ``$IPYTHONDIR`` or ``~/.ipython``."""
+    return Path(os.environ.get("IPYTHONDIR") or "~/.ipython").expanduser()
+
+
+def profile_folder(profile: str | None = None, profile_dir: str | Path | None = None) -> Path:
+    """Return the absolute profile folder: *profile_dir* if given, else that of *profile* (default: ``default``)."""
+    if profile_dir:
+        return Path(profile_dir).expanduser().absolute()
+    return (ipython_folder() / f"profile_{profile or 'default'}").absolute()
+
+
+def profile_folders() -> list[Path]:
+    """Return the folders of all profiles that exist."""
+    return sorted(p.absolute() for p in ipython_folder().glob("profile_*") if p.is_dir())
+
+
+# What tells a process that it is a rank of somebody's MPI job. A program that starts with these
+# believes to be that rank, so a new mpiexec or agent must not inherit them; the user's own tuning
+# (OMPI_MCA_*, PMIX_MCA_*, *_ALLOW_RUN_AS_ROOT) stays.
+_RANK_VARIABLES = re.compile(
+    r"PMI_|PMI2_|PMIX_(?!MCA_)|OMPI_(?!MCA_|ALLOW_)|OMPI_MCA_(ess|orte)_|PRTE_(?!MCA_|ALLOW_)|HYDI_|HYDRA_CONTROL_FD$|MPI_LOCAL|MPIR_PROCDESC"
+)
+
+
+def child_environment(
+    extra: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the environment for a process to start: this one, not as an MPI rank, with *extra* added."""
+    here = os.environ if environ is None else environ
+    return {k: v for k, v in here.items() if not _RANK_VARIABLES.match(k)} | dict(extra or {})
+
+
+def replace(settings: S, **changes: object) -> S:
+    """Return a copy of *settings* with some values changed, checked as in ``load``."""
+    return dataclasses.replace(settings, **_typed(type(settings), changes, "argument"))

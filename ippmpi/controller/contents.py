@@ -1,0 +1,289 @@
+"""Large contents on their way through the controller: from one link into the spool, from there to others.
+
+Inside the hub ``Content.transfer`` is a key of this table; on every link it is a number of that
+link. A content is passed on while it still arrives. Its file is free again when the hub has
+released it (a reply's: when its receiver has acknowledged it) and nobody pulls it any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ippmpi.controller.seams import Callback, Speaker
+from ippmpi.errors import ProtocolError
+from ippmpi.store.spool import Spool, SpoolFile
+from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
+
+log = logging.getLogger(__name__)
+
+LARGEST_CONTENT = 1 << 40
+"""Bytes; more is a broken peer."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
+
+    ``broken``: it could not be written to disk and is about to fail.
+    """
+
+    key: int
+    task: str
+    size: int
+    sender: Speaker
+    transfer: int
+    on_end: Callback | None = None
+    file: SpoolFile | None = None
+    broken: bool = False
+    offers: dict[tuple[str, int], Offer] = field(default_factory=dict)
+
+    def end(self) -> None:
+        """Say, once, that nothing more will arrive."""
+        call, self.on_end = self.on_end, None
+        if call is not None:
+            call()
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Offer:
+    """An item that a peer may pull under ``number``. ``last``: when the peer has it, nobody needs it."""
+
+    item: Item
+    file: SpoolFile
+    receiver: Speaker
+    number: int
+    last: bool
+
+
+class _Arriving:
+    """Net's ``Sink`` of one item: lets those who pull it go on; a full disk fails it, not the controller."""
+
+    __slots__ = ("_failed", "_item", "size")
+
+    def __init__(self, item: Item, failed: Callable[[Item, str], None]) -> None:
+        self.size = item.size
+        self._item = item
+        self._failed = failed
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Take the next bytes; what still comes after a failure is dropped."""
+        item = self._item
+        if item.file is None or item.broken:
+            return
+        try:
+            item.file.write(offset, data)
+        except OSError as error:
+            item.broken = True
+            self._failed(item, f"it cannot be written to the controller's spool: {error}")
+        for offer in item.offers.values():
+            offer.receiver.more(offer.number)
+
+
+class _Nothing:
+    """Net's ``Source`` of a content that failed before it was offered."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def available(self) -> int:
+        """Return 0: nothing ever comes."""
+        return 0
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Never called, since nothing is available."""
+        raise OSError(f"bytes {start} to {stop} of a content that failed")
+
+
+class Contents:
+    """All contents that are here now. Belongs to the loop's thread."""
+
+    def __init__(
+        self, spool: Spool, call_soon: Callable[[Callback], None], on_failed: Callable[[str, Content, str], None]
+    ) -> None:
+        """Keep contents in *spool*; *on_failed* hears ``(task, content, why)`` of one that will never be whole.
+
+        It is called by *call_soon* (the loop's), never in the middle of something.
+        """
+        self._spool = spool
+        self._call_soon = call_soon
+        self._on_failed = on_failed
+        self._items: dict[int, Item] = {}
+        self._offers: dict[str, dict[int, Offer]] = {}
+        self._last_key = 0
+
+    def __len__(self) -> int:
+        """Return how many contents the hub may still ask for."""
+        return len(self._items)
+
+    # --- in ----------------------------------------------------------------------------------
+
+    def take(self, sender: Speaker, message: Message) -> tuple[Message, list[Item]]:
+        """Return *message* with keys in the place of its link's numbers, and an item for each; nothing is pulled yet.
+
+        Call ``start`` when the hub has taken the message, ``refuse`` if it has not.
+
+        Raises:
+            ProtocolError: a size or a number cannot be right.
+        """
+        items: list[Item] = []
+        if type(message) is Submit:
+            if any(c.transfer for c in message.contents):
+                contents = [self._enter(sender, message.task, c, items) for c in message.contents]
+                message = msgspec.structs.replace(message, contents=contents)
+        elif type(message) is Reply and message.content.transfer:
+            content = self._enter(sender, message.task, message.content, items)
+            message = msgspec.structs.replace(message, content=content)
+        return message, items
+
+    def _enter(self, sender: Speaker, task: str, content: Content, items: list[Item]) -> Content:
+        number = content.transfer
+        if not number:
+            return content
+        if number < 0 or not 0 < content.size <= LARGEST_CONTENT:
+            raise ProtocolError(f"task {task}: transfer {number} of {content.size} bytes")
+        if any(item.transfer == number for item in items):
+            raise ProtocolError(f"task {task}: transfer {number} stands for two of its contents")
+        self._last_key += 1
+        items.append(Item(self._last_key, task, content.size, sender, number))
+        return Content(size=content.size, transfer=self._last_key)
+
+    def start(self, items: list[Item], on_end: Callback) -> None:
+        """Pull *items*; *on_end* is called once for each, when it is whole or never will be."""
+        for item in items:
+            item.on_end = on_end
+            self._items[item.key] = item
+            try:
+                item.file = self._spool.create(item.size)
+                item.sender.accept(item.transfer, _Arriving(item, self._fail_soon), self._ending(item))
+            except OSError as error:
+                self._fail(item, str(error))
+            except ProtocolError as error:
+                item.transfer = 0  # the number is that of another content, which must go on
+                self._fail(item, str(error))
+
+    def _ending(self, item: Item) -> Callable[[bool], None]:
+        def ended(whole: bool) -> None:
+            item.transfer = 0  # the link has forgotten it
+            if whole and not item.broken:
+                item.end()
+            elif not whole:
+                self._fail(item, f"{item.sender.name} cannot send the rest")
+
+        return ended
+
+    def refuse(self, items: list[Item]) -> None:
+        """Tell the sender that nobody wants *items*."""
+        for item in items:
+            self._stop(item)
+
+    def fail_unfinished(self, sender: str, why: str) -> None:
+        """Give up what *sender* has not sent completely."""
+        for item in list(self._items.values()):
+            if item.transfer and item.sender.name == sender:
+                self._fail(item, why)
+
+    def _fail_soon(self, item: Item, why: str) -> None:
+        """Fail from within a sink, where net does not expect a rejection yet."""
+        self._call_soon(lambda: self._fail(item, why))
+
+    def _fail(self, item: Item, why: str) -> None:
+        if self._items.get(item.key) is not item:
+            return  # it was released, or failed for another reason
+        log.warning("content of task %s from %s (%d bytes) failed: %s", item.task, item.sender.name, item.size, why)
+        self._stop(item)
+        content = Content(size=item.size, transfer=item.key)
+        self._call_soon(lambda: self._on_failed(item.task, content, why))
+
+    def _stop(self, item: Item) -> None:
+        """Let go of *item*. Who still pulls it gets all of it if it is whole, else hears that it failed."""
+        if item.transfer:
+            item.sender.reject(item.transfer)
+            item.transfer = 0
+        self._items.pop(item.key, None)
+        file, item.file = item.file, None
+        if file is not None and file.available() < item.size:
+            for offer in list(item.offers.values()):
+                offer.receiver.fail(offer.number)
+                self._close(offer)
+        if file is not None:
+            file.release()
+        item.end()
+
+    def release(self, content: Content) -> None:
+        """Nobody but those who pull it already needs this content any more. Harmless if it is gone or inline."""
+        item = self._items.get(content.transfer)
+        if item is not None:
+            self._stop(item)
+
+    # --- out ---------------------------------------------------------------------------------
+
+    def give(self, receiver: Speaker, message: Message) -> tuple[Message, Callback | None]:
+        """Offer the contents of *message*; return it with that link's numbers, and what its acknowledgement does."""
+        numbers: dict[int, int] = {}
+        if type(message) is Run:
+            if any(c.transfer for c in message.contents):
+                contents = [self._offer(receiver, c, numbers, last=False) for c in message.contents]
+                message = msgspec.structs.replace(message, contents=contents)
+        elif type(message) is Reply and message.content.transfer:
+            content = self._offer(receiver, message.content, numbers, last=True)
+            message = msgspec.structs.replace(message, content=content)
+        if not numbers:
+            return message, None
+        return message, lambda: self._taken(receiver.name, list(numbers.values()))
+
+    def _offer(self, receiver: Speaker, content: Content, numbers: dict[int, int], *, last: bool) -> Content:
+        key = content.transfer
+        if not key:
+            return content
+        if key not in numbers:
+            numbers[key] = self._open(receiver, self._items.get(key), content.size, last=last)
+        return Content(size=content.size, transfer=numbers[key])
+
+    def _open(self, receiver: Speaker, item: Item | None, size: int, *, last: bool) -> int:
+        if item is None or item.file is None:  # it failed; the hub hears of it or has heard already
+            number = receiver.offer(_Nothing(size))
+            receiver.fail(number)
+            return number
+        item.file.retain()
+        number = receiver.offer(item.file)
+        offer = Offer(item, item.file, receiver, number, last)
+        item.offers[receiver.name, number] = offer
+        self._offers.setdefault(receiver.name, {})[number] = offer
+        return number
+
+    def _taken(self, receiver: str, numbers: list[int]) -> None:
+        for number in numbers:
+            offer = self._offers.get(receiver, {}).get(number)
+            if offer is not None:
+                self._end(offer)
+
+    def _end(self, offer: Offer) -> None:
+        offer.receiver.withdraw(offer.number)
+        self._close(offer)
+        if offer.last:
+            self._stop(offer.item)
+
+    def _close(self, offer: Offer) -> None:
+        name = offer.receiver.name
+        offers = self._offers[name]
+        del offers[offer.number], offer.item.offers[name, offer.number]
+        if not offers:
+            del self._offers[name]
+        offer.file.release()
+
+    def release_unsent(self, message: Message) -> None:
+        """Let go of the content of a reply that nobody will get."""
+        if type(message) is Reply:
+            self.release(message.content)
+
+    # --- peers go ----------------------------------------------------------------------------
+
+    def forget(self, peer: str) -> None:
+        """Take back all that was offered to *peer* and give up what it was sending: it will not come back."""
+        for offer in list(self._offers.get(peer, {}).values()):
+            self._end(offer)
+        self.fail_unfinished(peer, f"{peer} is gone")

@@ -1,0 +1,235 @@
+"""Carries out what the hub decides: messages to peers, records to the store, contents through the spool.
+
+A message is acknowledged to its sender (``done``) when its next owner has it: when all that the hub
+wants kept because of it is in the store, and all its contents are in the spool.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+from ippmpi.controller.absences import Absences, Patience
+from ippmpi.controller.contents import Contents, Item
+from ippmpi.controller.quiet import Quiet
+from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
+from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import Peer, TaskId
+from ippmpi.store.spool import Spool
+from ippmpi.wire.messages import Content, Deliver, Farewell, StopEngines
+
+log = logging.getLogger(__name__)
+
+FAREWELL_S = 5.0
+"""How long a client that said farewell may still take its acknowledgement."""
+
+
+class Controller:
+    """The glue. Everything here belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        loop: Clock,
+        hub: Brain,
+        store: Records,
+        spool: Spool,
+        *,
+        patience: Patience,
+        on_end: Callback,
+    ) -> None:
+        """Join the parts; *on_end* is called once, when a stop has come to its end."""
+        self._loop = loop
+        self._hub = hub
+        self._store = store
+        self._contents = Contents(spool, loop.call_soon, self._on_content_failed)
+        self._absences = Absences(
+            loop.call_later,
+            patience,
+            on_upload_lost=self._contents.fail_unfinished,
+            on_gone=self._on_gone,
+        )
+        self._stop_s = patience.stop_s
+        self._on_end = on_end
+        self._quiet = Quiet(log)
+        self._ticked = -math.inf
+        self._alarm: Alarm | None = None
+        self._alarm_due = math.inf
+        self._stopping = False
+        self._ended = False
+        self._post: Post | None = None
+
+    def attach(self, post: Post) -> None:
+        """Use *post* (the router, whose callbacks are methods of this object) from now on."""
+        self._post = post
+
+    # --- what peers do -----------------------------------------------------------------------
+
+    def on_message(self, mail: Mail) -> None:
+        """Take one message; a wrong one is logged, dropped and acknowledged."""
+        if self._ended:
+            return
+        self._tick()
+        peer = mail.peer
+        items: list[Item] = []
+        try:
+            message, items = self._contents.take(peer, mail.message)
+            effects = list(self._hub.handle(Peer(peer.name), message))
+        except Exception as error:  # a bug in one request must not end everybody's work
+            self._drop(mail, items, error)
+            return
+        done = _countdown(len(items) + sum(type(effect) is Keep for effect in effects), mail.done)
+        if items:
+            self._contents.start(items, done)
+        self._carry_out(effects, done, mail)
+        if type(message) is Farewell:
+            self._loop.call_later(FAREWELL_S, lambda: self._forget(peer.name))
+        self._after()
+
+    def _drop(self, mail: Mail, items: list[Item], error: Exception) -> None:
+        known = isinstance(error, ProtocolError)
+        text = "dropped a %s of %s: %s"
+        self._quiet.warning(text, type(mail.message).__name__, mail.peer.name, error, exc_info=not known)
+        self._contents.refuse(items)
+        mail.done()
+
+    def on_peer(self, speaker: Speaker, connected: bool) -> None:
+        """A peer's connection came or went."""
+        peer = Peer(speaker.name)
+        log.info("%s %s", peer, "is connected" if connected else "cannot be reached")
+        if connected:
+            self._absences.back(peer)
+            self._do(lambda: self._hub.connected(peer, speaker.about))
+            if self._stopping and speaker.role == "agent":
+                speaker.send(StopEngines(None))
+        else:
+            self._absences.left(peer, speaker.role)
+            self._do(lambda: self._hub.disconnected(peer))
+
+    def _on_gone(self, name: str, reason: str) -> None:
+        log.warning("%s; it is given up", reason)
+        self._do(lambda: self._hub.gone(Peer(name), reason))
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._absences.back(name)
+        self._contents.forget(name)
+        if self._post is not None:
+            self._post.forget(name)
+
+    def _on_content_failed(self, task: str, content: Content, why: str) -> None:
+        self._do(lambda: self._hub.content_failed(TaskId(task), content, why))
+
+    # --- what the hub wants ------------------------------------------------------------------
+
+    def _do(self, call: Callable[[], Iterable[Effect]]) -> None:
+        """Carry out the effects of something that is no message."""
+        if self._ended:
+            return
+        self._tick()
+        try:
+            effects = list(call())
+        except ProtocolError as error:
+            self._quiet.warning("the hub refused: %s", error)
+            return
+        self._carry_out(effects, _nothing, None)
+        self._after()
+
+    def _carry_out(self, effects: Iterable[Effect], done: Callback, mail: Mail | None) -> None:
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect, mail)
+            elif type(effect) is Keep:
+                self._store.keep(effect, done)
+            elif type(effect) is Release:
+                self._contents.release(effect.content)
+            elif type(effect) is Stop:
+                self.stop(effect.reason)
+
+    def _send(self, effect: Send, mail: Mail | None) -> None:
+        speaker = self._post.conversation(effect.peer) if self._post is not None else None
+        message = effect.message
+        if speaker is None:
+            log.debug("no link to %s for %s", effect.peer, type(message).__name__)
+            self._contents.release_unsent(message)
+            return
+        if mail is not None and message is mail.message:  # relayed unchanged: it is encoded already
+            speaker.send_raw(mail.raw)
+            return
+        message, on_ack = self._contents.give(speaker, message)
+        # A signal overtakes work that waits in the link. A Revoke must not: it would overtake the Run it is about.
+        speaker.send(message, on_ack=on_ack, urgent=type(message) is Deliver)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Give the hub the time of this round of the loop, once."""
+        now = self._loop.now
+        if now > self._ticked:
+            self._ticked = now
+            self._carry_out(list(self._hub.tick(now)), _nothing, None)
+
+    def _after(self) -> None:
+        """Look what the last event has changed: the hub's next deadline, and the end of a stop."""
+        due = self._hub.next_deadline()
+        if due is not None and due < self._alarm_due:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm_due = due
+            self._alarm = self._loop.call_later(max(0.0, due - self._loop.now), self._on_alarm)
+        if self._stopping and not self._hub.engine_count:
+            self._end()
+
+    def _on_alarm(self) -> None:
+        self._alarm, self._alarm_due = None, math.inf
+        self._do(lambda: ())
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """End in good order: engines first, for at most ``stop_s`` seconds. The second time: at once."""
+        if self._stopping:
+            self._end()
+            return
+        self._stopping = True
+        log.info("stopping: %s", reason)
+        for speaker in self._post.conversations() if self._post is not None else ():
+            if speaker.role == "agent":
+                speaker.send(StopEngines(None))
+        self._loop.call_later(self._stop_s, self._late)
+        self._loop.call_soon(lambda: self._do(lambda: ()))  # perhaps there is nobody to wait for
+
+    def _late(self) -> None:
+        if not self._ended:
+            log.warning(
+                "%d engines did not end within %.0f s; their agents end them", self._hub.engine_count, self._stop_s
+            )
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_end()
+
+
+def _nothing() -> None:
+    """Acknowledge nobody: what happened was no message."""
+
+
+def _countdown(count: int, call: Callback) -> Callback:
+    """Return what is to be called *count* times before *call* is called; for 0 that is now."""
+    if count == 0:
+        call()
+        return _nothing
+    if count == 1:
+        return call
+    left = count
+
+    def one() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            call()
+
+    return one

@@ -1,0 +1,148 @@
+"""The controller process: its parts put together, signals, and a good end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from ippmpi import plugins
+from ippmpi.config import ControllerSettings
+from ippmpi.connection import make_private_folder
+from ippmpi.controller.absences import Patience
+from ippmpi.controller.address import bind_address, check_free
+from ippmpi.controller.admission import admit
+from ippmpi.controller.controller import Controller
+from ippmpi.controller.place import Place
+from ippmpi.core.hub import Hub
+from ippmpi.core.limits import Limits
+from ippmpi.core.policy import Policy
+from ippmpi.net.loop import Loop
+from ippmpi.net.router import Router
+from ippmpi.store.keeper import Store
+from ippmpi.store.records import StoreLimits
+from ippmpi.store.spool import Spool, raise_descriptor_limit
+from ippmpi.wire.messages import Hello
+
+log = logging.getLogger(__name__)
+
+POLICIES = "ippmpi.policies"
+RECORDS = "records.sqlite"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LINGER_S = 1.0
+"""How long the last messages may take to leave."""
+
+MOST_ERRORS = 100
+"""The loop goes on after an error of its own, but not for ever: then something is broken for good."""
+
+
+def serve(settings: ControllerSettings, ready_fd: int | None = None) -> None:
+    """Run a controller until it is stopped; write one line to *ready_fd* once it can be reached.
+
+    Raises:
+        ClusterError, ConnectionFileError, ValueError, LookupError, OSError: it cannot start; the text says why.
+    """
+    raise_descriptor_limit()
+    policy = cast(Policy, plugins.load(POLICIES, settings.policy)())
+    bound = bind_address(settings.ip) if settings.ip else ""
+    if bound:
+        check_free(bound, settings.port)
+    place = Place(settings)
+    try:
+        _serve(settings, place, Hub(policy, Limits()), bound, ready_fd)
+    finally:
+        place.remove()
+    log.info("the controller has ended")
+
+
+def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, ready_fd: int | None) -> None:
+    loop = Loop()
+    folder = place.store_folder
+    make_private_folder(folder)
+    spool = Spool(folder / "spool", settings.spool_bytes)
+    limits = StoreLimits(settings.store_requests, settings.store_bytes, settings.store_age_s, 3 * settings.store_bytes)
+    store = Store(folder / RECORDS, loop.call_soon, limits)
+
+    def end() -> None:
+        store.close()  # hands its last `done` calls to the loop, which makes them before it stops
+        loop.stop()
+
+    patience = Patience(settings.upload_gone_s, settings.client_gone_s, settings.agent_gone_s, settings.stop_timeout_s)
+    controller = Controller(loop, hub, store, spool, patience=patience, on_end=end)
+    try:
+        router = Router(
+            loop,
+            ipc=place.socket,
+            tcp=f"{bound}:{settings.port}" if bound else None,
+            keys=place.keys,
+            on_hello=lambda hello, role: _about(settings, hello, role),
+            on_message=controller.on_message,
+            on_peer=controller.on_peer,
+        )
+        controller.attach(router)
+        try:
+            address = place.publish(bound, router.tcp_port)
+            log.info("listening on %s", ", ".join(filter(None, (place.socket, address))))
+            with _signals(loop, controller):
+                _tell(ready_fd)
+                _run(loop)
+        finally:
+            router.close(LINGER_S)
+    finally:
+        store.close()
+        spool.close()
+        loop.close()
+
+
+def _about(settings: ControllerSettings, hello: Hello, role: str) -> Mapping[str, object]:
+    return {**admit(hello, role), "cluster_id": settings.cluster_id}
+
+
+def _run(loop: Loop) -> None:
+    for _ in range(MOST_ERRORS):
+        try:
+            loop.run()
+            return
+        except Exception:  # a bug in one callback must not end everybody's work
+            log.exception("the controller goes on after an error of its own")
+    raise RuntimeError(f"the controller ends after {MOST_ERRORS} errors of its own; its log has them")
+
+
+def _tell(ready_fd: int | None) -> None:
+    if ready_fd is not None:
+        with contextlib.suppress(BrokenPipeError):  # whoever waited has given up
+            os.write(ready_fd, b"ready\n")
+        os.close(ready_fd)
+
+
+@contextlib.contextmanager
+def _signals(loop: Loop, controller: Controller) -> Iterator[None]:
+    """Stop on SIGTERM, SIGINT and SIGHUP, unless whoever started this process wanted them ignored."""
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+
+    def on_signal() -> None:
+        for number in read.recv(16):
+            controller.stop(f"got {signal.Signals(number).name}")
+
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    taken = [number for number, handler in former.items() if handler is not signal.SIG_IGN]
+    # the handler runs at a bad moment (the loop may be in the middle of anything), the byte is read at a good one
+    old_fd = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    for number in taken:
+        signal.signal(number, lambda *_: None)
+    loop.add_reader(read.fileno(), on_signal)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, former[number])
+        signal.set_wakeup_fd(old_fd)
+        loop.remove_reader(read.fileno())
+        read.close()
+        write.close()

@@ -1,0 +1,30 @@
+"""A log that one bad peer cannot fill."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+BURST = 20
+EVERY_S = 10.0
+
+
+class Quiet:
+    """Passes on *BURST* warnings per *EVERY_S* seconds and counts the rest."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        """Warn through *log*."""
+        self._log = log
+        self._start = time.monotonic()
+        self._count = 0
+
+    def warning(self, text: str, *values: object, exc_info: bool = False) -> None:
+        """Log a warning, with the present exception's traceback if *exc_info*, unless there were too many."""
+        now = time.monotonic()
+        if now - self._start > EVERY_S:
+            if self._count > BURST:
+                self._log.warning("%d more warnings of this kind were left out", self._count - BURST)
+            self._start, self._count = now, 0
+        self._count += 1
+        if self._count <= BURST:
+            self._log.warning(text, *values, exc_info=exc_info)

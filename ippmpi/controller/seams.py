@@ -1,0 +1,142 @@
+"""What the controller needs of its neighbours, so that tests can stand in for sockets and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+from ippmpi.core.effects import Effect, Keep
+from ippmpi.ids import Peer, TaskId
+from ippmpi.net.transfers import Sink, Source
+from ippmpi.wire.messages import Content, Message
+
+Callback = Callable[[], None]
+
+
+class Speaker(Protocol):
+    """The part of net's ``Conversation`` that is used here."""
+
+    @property
+    def name(self) -> str:
+        """Return the peer's name."""
+
+    @property
+    def role(self) -> str:
+        """Return ``client`` or ``agent``."""
+
+    @property
+    def about(self) -> Mapping[str, object]:
+        """Return what the peer said of itself."""
+
+    def send(self, message: Message, *, on_ack: Callback | None = None, urgent: bool = False) -> None:
+        """Queue a message."""
+
+    def send_raw(self, raw: bytes, *, on_ack: Callback | None = None, urgent: bool = False) -> None:
+        """Queue an encoded message."""
+
+    def offer(self, source: Source) -> int:
+        """Make a content available; return its number."""
+
+    def withdraw(self, transfer: int) -> None:
+        """Stop offering."""
+
+    def fail(self, transfer: int) -> None:
+        """Say that the rest will never come."""
+
+    def more(self, transfer: int) -> None:
+        """Say that more has become available."""
+
+    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None]) -> None:
+        """Pull a content of the peer."""
+
+    def reject(self, transfer: int) -> None:
+        """Do not take a content of the peer."""
+
+
+class Brain(Protocol):
+    """The part of ``core.hub.Hub`` that is used here: every call returns effects, to be carried out in order."""
+
+    def connected(self, peer: Peer, about: Mapping[str, object]) -> Iterator[Effect]:
+        """A peer is there (again)."""
+
+    def disconnected(self, peer: Peer) -> Iterator[Effect]:
+        """A peer cannot be reached at the moment."""
+
+    def gone(self, peer: Peer, reason: str) -> Iterator[Effect]:
+        """A peer will not come back."""
+
+    def handle(self, peer: Peer, message: Message) -> Iterator[Effect]:
+        """A peer said something."""
+
+    def content_failed(self, task: TaskId, content: Content, reason: str) -> Iterator[Effect]:
+        """A content of this task will never be whole."""
+
+    def tick(self, now: float) -> Iterator[Effect]:
+        """Time has passed."""
+
+    @property
+    def engine_count(self) -> int:
+        """Return how many engines are registered and not lost."""
+
+    def next_deadline(self) -> float | None:
+        """Return when ``tick`` has something to do, on its clock."""
+
+
+class Records(Protocol):
+    """The part of ``store.keeper.Store`` that is used here."""
+
+    def keep(self, record: Keep, done: Callback) -> None:
+        """Write a record, then call *done* on the loop's thread."""
+
+
+class Mail(Protocol):
+    """The part of net's ``Delivery`` that is used here."""
+
+    @property
+    def peer(self) -> Speaker:
+        """Return who sent it."""
+
+    @property
+    def message(self) -> Message:
+        """Return what it says."""
+
+    @property
+    def raw(self) -> bytes:
+        """Return it as it came."""
+
+    def done(self) -> None:
+        """Let it be acknowledged."""
+
+
+class Post(Protocol):
+    """The part of net's ``Router`` that is used here."""
+
+    def conversation(self, name: str) -> Speaker | None:
+        """Return the conversation with the peer of that name."""
+
+    def conversations(self) -> Iterable[Speaker]:
+        """Return all conversations."""
+
+    def forget(self, name: str) -> None:
+        """End a conversation for good."""
+
+
+class Clock(Protocol):
+    """The part of net's ``Loop`` that is used here."""
+
+    @property
+    def now(self) -> float:
+        """Return the time of this round, monotonic."""
+
+    def call_soon(self, call: Callback) -> None:
+        """Call in the next round."""
+
+    def call_later(self, delay_s: float, call: Callback) -> Alarm:
+        """Call in *delay_s* seconds."""
+
+
+class Alarm(Protocol):
+    """The part of net's ``Timer`` that is used here."""
+
+    def cancel(self) -> None:
+        """Do not call."""

@@ -1,0 +1,87 @@
+"""How parts of tasks end: exactly once, told to the owner, and nothing of theirs stays behind."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from ippmpi.core.effects import Effect, Keep, Release, Send
+from ippmpi.core.engine import Engine
+from ippmpi.core.ledger import Ledger, release
+from ippmpi.core.task import HANDED, Event, Task
+from ippmpi.ids import EngineId
+from ippmpi.wire.messages import Content, Failure, Reply
+
+EMPTY = Content()
+
+
+class Ending:
+    """Ends parts, and notes what that sets free; the scheduler then works off ``finished`` and ``touched``.
+
+    Following these up later, in a loop, keeps a chain of 20,000 dependent tasks from being a recursion.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Nothing has ended yet."""
+        self._ledger = ledger
+        self.finished: deque[Task] = deque()
+        self.touched: dict[Engine, None] = {}
+
+    def touch(self, engine: Engine) -> None:
+        """Note that the load of *engine* changed."""
+        if self._ledger.queue.ready:  # else there is nothing to hand out
+            self.touched[engine] = None
+
+    def unload(self, task: Task, engine: Engine) -> None:
+        """Take *task* off *engine*'s load."""
+        self._ledger.unload(task, engine)
+        self.touch(engine)
+
+    def end(self, task: Task, part: EngineId, event: Event, reply: Reply) -> Iterator[Effect]:
+        """End one part of *task*; *reply* is what the owner hears."""
+        ledger = self._ledger
+        engine = ledger.engines.get(part) if task.parts[part] in HANDED else None
+        state = task.move(part, event)
+        ledger.outcomes[state] += 1
+        if engine is not None:
+            self.unload(task, engine)
+            engine.completed += 1
+            engine.recent.append(task.id)
+        if ledger.owner_of(task) is not None:
+            yield Keep(task.id, reply)
+            yield Send(task.owner, reply)
+        elif reply.content.transfer:
+            yield Release(reply.content)
+        if not task.open:
+            ledger.remember(task)
+            self.finished.append(task)
+            yield from release(task.contents)
+
+    def fail(
+        self,
+        task: Task,
+        part: EngineId,
+        kind: str,
+        text: str,
+        *,
+        event: Event = Event.FAIL,
+        engine: Engine | None = None,
+    ) -> Iterator[Effect]:
+        """End one part of *task* with a failure of class *kind*; *engine* is the one it is about."""
+        return self.end(task, part, event, Reply(task.id, part, EMPTY, failure(kind, text, engine)))
+
+
+def failure(kind: str, text: str, engine: Engine | None = None) -> Failure:
+    """Make the text that travels for an error of class *kind* of ``errors.py``."""
+    if engine is None:
+        return Failure(kind, text, kind=kind)
+    return Failure(
+        kind,
+        text,
+        kind=kind,
+        engine=engine.id,
+        rank=engine.rank,
+        world=engine.world,
+        host=engine.host,
+        pid=engine.pid,
+    )

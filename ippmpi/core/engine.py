@@ -1,0 +1,79 @@
+"""One engine's life, as a table, and the work that it holds."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import EngineId, Peer, TaskId, WorldId
+from ippmpi.wire.messages import EngineRecord
+
+if TYPE_CHECKING:  # a task knows its engine, an engine its tasks
+    from ippmpi.core.task import BalancedTask, Task
+
+
+class EngineState(Enum):
+    """How far an engine is."""
+
+    JOINING = "joining"
+    """Its world is not complete; it has no id yet and nobody hears of it."""
+    ALIVE = "alive"
+    STOPPING = "stopping"
+    """It was told to stop and takes no new work."""
+    LOST = "lost"
+
+
+class EngineEvent(Enum):
+    """What can happen to an engine."""
+
+    JOIN = "join"
+    STOP = "stop"
+    LOSE = "lose"
+
+
+ENGINE_TRANSITIONS = {
+    (EngineState.JOINING, EngineEvent.JOIN): EngineState.ALIVE,
+    (EngineState.JOINING, EngineEvent.STOP): EngineState.STOPPING,
+    (EngineState.JOINING, EngineEvent.LOSE): EngineState.LOST,
+    (EngineState.ALIVE, EngineEvent.STOP): EngineState.STOPPING,
+    (EngineState.ALIVE, EngineEvent.LOSE): EngineState.LOST,
+    (EngineState.STOPPING, EngineEvent.STOP): EngineState.STOPPING,
+    (EngineState.STOPPING, EngineEvent.LOSE): EngineState.LOST,
+}
+
+
+class Engine:
+    """One process of one rank. A restarted rank is another Engine, also when it gets the same id."""
+
+    __slots__ = ("agent", "balanced", "completed", "direct", "host", "id", "pid", "rank", "recent", "state", "world")
+
+    def __init__(self, agent: Peer, world: WorldId, record: EngineRecord, recent: int) -> None:
+        """Start JOINING; *recent* bounds the list of ended tasks."""
+        self.id = EngineId(-1)
+        self.agent = agent
+        self.world = world
+        self.rank = record.rank
+        self.host = record.host
+        self.pid = record.pid
+        self.state = EngineState.JOINING
+        self.direct: dict[TaskId, Task] = {}
+        self.balanced: dict[TaskId, BalancedTask] = {}
+        self.completed = 0
+        self.recent: deque[TaskId] = deque(maxlen=recent)
+
+    def move(self, event: EngineEvent) -> None:
+        """Apply *event*, or raise ProtocolError if it cannot happen now."""
+        try:
+            self.state = ENGINE_TRANSITIONS[self.state, event]
+        except KeyError:
+            raise ProtocolError(f"{self}: {event.name} in {self.state.name}") from None
+
+    def record(self, size: int) -> EngineRecord:
+        """Return what everybody may know; *size* is the number of ranks of its world."""
+        return EngineRecord(self.id, self.rank, self.world, self.host, self.pid, size)
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        return f"engine {self.id} (rank {self.rank} of {self.world} on {self.host}, pid {self.pid})"

@@ -1,0 +1,218 @@
+"""The hub: one method per message, each returning what to do about it.
+
+Nothing happens until the returned iterator is exhausted, and it must be exhausted before the next
+call. Every method that changes something ends by letting the scheduler follow it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ippmpi.core.balanced import Scheduler
+from ippmpi.core.control import Control
+from ippmpi.core.direct import Direct
+from ippmpi.core.effects import Effect, Keep, Release, Send
+from ippmpi.core.ending import Ending
+from ippmpi.core.intake import problem
+from ippmpi.core.ledger import Ledger, release
+from ippmpi.core.limits import Limits
+from ippmpi.core.membership import Membership
+from ippmpi.core.policy import Policy
+from ippmpi.core.queries import Queries
+from ippmpi.core.relay import Relay
+from ippmpi.core.task import HANDED, BalancedTask, Event
+from ippmpi.core.uploads import Uploads
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import EngineId, Peer, TaskId
+from ippmpi.wire import messages as m
+
+SENDERS: dict[type[m.Message], frozenset[str]] = {
+    kind: frozenset(hop.split(" -> ")[0] for hop in kind.ROUTE.split(", ") if hop.endswith(" -> hub"))
+    for kind in m.Message.__subclasses__()
+}
+"""Which roles may send a message to the hub, read from its ROUTE."""
+
+
+class Hub:
+    """The controller's brain. Peers are named ``client:...`` and ``agent:...``."""
+
+    def __init__(self, policy: Policy, limits: Limits) -> None:
+        """Know nobody; *policy* places balanced tasks, *limits* bound every table."""
+        self.ledger = Ledger(policy, limits)
+        self.ending = Ending(self.ledger)
+        self.scheduler = Scheduler(self.ledger, self.ending)
+        self._direct = Direct(self.ledger, self.ending)
+        self._membership = Membership(self.ledger, self.ending, self.scheduler)
+        self._control = Control(self.ledger, self.scheduler, self._membership)
+        self._queries = Queries(self.ledger)
+        self._relay = Relay(self.ledger)
+        self._uploads = Uploads(self.ledger, self.ending, self.scheduler)
+        self._handlers: dict[tuple[str, type[m.Message]], Callable[[Peer, m.Message], Iterator[Effect]]] = {
+            (role, kind): getattr(self, f"on_{kind.__struct_config__.tag}")
+            for kind, roles in SENDERS.items()
+            for role in roles
+        }
+
+    # --- peers, contents, time ---
+
+    def connected(self, peer: Peer, about: Mapping[str, object]) -> Iterator[Effect]:
+        """Enter *peer*, or note that it is back. A client is told who is there."""
+        if _role(peer) == "client":
+            yield from self._membership.client_connected(peer, about)
+        else:
+            self._membership.agent_connected(peer)
+
+    def disconnected(self, peer: Peer) -> Iterator[Effect]:
+        """Note that *peer* is away. Nothing is lost: messages to it go on, the session keeps them."""
+        known = self.ledger.clients.get(peer) or self.ledger.agents.get(peer)
+        if known is not None:
+            known.connected = False
+        return iter(())
+
+    def gone(self, peer: Peer, reason: str) -> Iterator[Effect]:
+        """Forget *peer*, which never comes back; *reason* is what the loss of an agent's engines is put down to.
+
+        A client's running tasks go on. Where their contents will never arrive, tell
+        ``content_failed`` of each.
+        """
+        if _role(peer) == "client":
+            yield from self._membership.client_gone(peer)
+        else:
+            yield from self._membership.agent_gone(peer, reason)
+        yield from self.scheduler.settle()
+
+    def content_failed(self, task: TaskId, content: m.Content, reason: str = "the upload failed") -> Iterator[Effect]:
+        """Fail the parts of *task* that need *content*, which will never be whole; *reason* is for people."""
+        yield from self._uploads.failed(task, content, reason)
+        yield from self.scheduler.settle()
+
+    def tick(self, now: float) -> Iterator[Effect]:
+        """Set the time (s, of any clock that does not jump), and fail what has waited too long."""
+        self.ledger.now = now
+        yield from self.scheduler.expire()
+        yield from self.scheduler.settle()
+
+    @property
+    def engine_count(self) -> int:
+        """Return how many engines live, those of incomplete worlds included."""
+        return sum(len(agent.engines) for agent in self.ledger.agents.values())
+
+    def next_deadline(self) -> float | None:
+        """Return when ``tick`` has something to do."""
+        return self.scheduler.deadlines.next()
+
+    # --- messages ---
+
+    def handle(self, peer: Peer, message: m.Message) -> Iterator[Effect]:
+        """Dispatch to ``on_<tag>``.
+
+        A message that cannot be raises ProtocolError from the iterator. Effects that came before
+        are valid: they release the contents of that message.
+        """
+        handler = self._handlers.get((_role(peer), type(message)))
+        if handler is None:
+            return _reject(message, f"{peer} may not send {type(message).__name__}")
+        if peer not in self.ledger.clients and peer not in self.ledger.agents:
+            return _reject(message, f"{peer} has not connected, or is gone")
+        return handler(peer, message)
+
+    def on_submit(self, peer: Peer, message: m.Submit) -> Iterator[Effect]:
+        """Start a new task. One that is known already is not started again."""
+        known = self.ledger.record_of(message.task)
+        if known is not None:
+            yield from release(message.contents)
+            if known.owner != peer:
+                raise ProtocolError(f"{peer} submits {message.task}, which is a task of {known.owner}")
+            return
+        yield Keep(TaskId(message.task), message)
+        found = problem(message, self.ledger)
+        if found is not None:
+            yield from self._refuse(peer, message, found)
+        elif message.placement is not None:
+            balanced = self.scheduler.make(peer, message)
+            self.ledger.add(balanced)
+            yield from self.scheduler.start(balanced, message)
+        else:
+            task = self._direct.make(peer, message)
+            self.ledger.add(task)
+            yield from self._direct.start(task, message)
+        yield from self.scheduler.settle()
+
+    def _refuse(self, peer: Peer, message: m.Submit, found: tuple[str, str]) -> Iterator[Effect]:
+        task = self._direct.make(peer, message)
+        self.ledger.add(task)
+        for part in list(task.parts):
+            yield from self.ending.fail(task, part, *found)
+
+    def on_reply(self, peer: Peer, message: m.Reply) -> Iterator[Effect]:  # noqa: ARG002 - any agent may bring it
+        """End one part of a task; a reply that nobody waits for (any more) is dropped."""
+        task = self.ledger.tasks.get(TaskId(message.task))
+        place = EngineId(message.engine)
+        if task is None or task.parts.get(place) not in HANDED:
+            if message.content.transfer:
+                yield Release(message.content)
+            return
+        failure = message.failure
+        event = Event.FINISH if failure is None else Event.ABORT if failure.kind == "TaskAborted" else Event.FAIL
+        if isinstance(task, BalancedTask):
+            yield from self.scheduler.reply(task, self.ledger.engines[place], message, event)
+        else:
+            yield from self.ending.end(task, place, event, message)
+        yield from self.scheduler.settle()
+
+    def on_output(self, peer: Peer, message: m.Output) -> Iterator[Effect]:  # noqa: ARG002 - any agent may bring it
+        """Pass on what a task printed."""
+        return self._relay.output(message)
+
+    def on_display(self, peer: Peer, message: m.Display) -> Iterator[Effect]:  # noqa: ARG002 - any agent may bring it
+        """Pass on what a task displayed."""
+        return self._relay.display(message)
+
+    def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:
+        """Take back tasks that have not started."""
+        yield from self._control.abort(peer, message)
+        yield from self.scheduler.settle()
+
+    def on_interrupt(self, peer: Peer, message: m.Interrupt) -> Iterator[Effect]:
+        """Interrupt tasks that run, take back those that do not."""
+        yield from self._control.interrupt(peer, message)
+        yield from self.scheduler.settle()
+
+    def on_send_signal(self, peer: Peer, message: m.SendSignal) -> Iterator[Effect]:
+        """Deliver a signal to engines."""
+        return self._control.signal(peer, message)
+
+    def on_query(self, peer: Peer, message: m.Query) -> Iterator[Effect]:
+        """Answer a question about the state."""
+        yield Send(peer, self._queries.answer(message))
+
+    def on_shutdown(self, peer: Peer, message: m.Shutdown) -> Iterator[Effect]:
+        """End engines and, if asked, the controller."""
+        yield from self._control.shutdown(peer, message)
+        yield from self.scheduler.settle()
+
+    def on_farewell(self, peer: Peer, message: m.Farewell) -> Iterator[Effect]:  # noqa: ARG002 - it says nothing more
+        """Forget a client that closed on purpose."""
+        return self.gone(peer, "closed")
+
+    def on_register_engines(self, peer: Peer, message: m.RegisterEngines) -> Iterator[Effect]:
+        """Enter ranks of a world."""
+        yield from self._membership.register(peer, message)
+        yield from self.scheduler.settle()
+
+    def on_engine_lost(self, peer: Peer, message: m.EngineLost) -> Iterator[Effect]:
+        """Enter the end of an engine and fail or move its tasks."""
+        yield from self._membership.lost(peer, message)
+        yield from self.scheduler.settle()
+
+
+def _role(peer: Peer) -> str:
+    return peer.partition(":")[0]
+
+
+def _reject(message: m.Message, why: str) -> Iterator[Effect]:
+    if isinstance(message, m.Submit):
+        yield from release(message.contents)
+    elif isinstance(message, m.Reply):
+        yield from release([message.content])
+    raise ProtocolError(why)

@@ -1,0 +1,63 @@
+"""What a ``Submit`` must look like to be accepted; the rest ends at once, with a text for its owner."""
+
+from __future__ import annotations
+
+from ippmpi.core.ledger import Ledger
+from ippmpi.ids import TaskId
+from ippmpi.wire.messages import Dependency, Placement, Submit
+
+
+def problem(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
+    """Return the kind and text of the failure of *message*, or None if it is fine."""
+    if message.placement is not None:
+        return _problem_balanced(message, message.placement, ledger) or _problem_limits(message, ledger)
+    targets, contents = len(message.targets), len(message.contents)
+    if not targets:
+        return "NoEnginesRegistered", "no target engines were named"
+    if len(set(message.targets)) < targets:
+        return "ProtocolError", f"a target occurs twice in {message.targets}"
+    if contents not in (1, targets):
+        return "ProtocolError", f"{contents} contents for {targets} targets; 1 or {targets} would be right"
+    return _problem_limits(message, ledger)
+
+
+def _problem_balanced(message: Submit, placement: Placement, ledger: Ledger) -> tuple[str, str] | None:
+    if message.targets:
+        return "ProtocolError", f"targets {message.targets} for a balanced task; candidates would be right"
+    if len(message.contents) != 1:
+        return "ProtocolError", f"{len(message.contents)} contents for a balanced task; 1 would be right"
+    for name, dependency in (("after", placement.after), ("follow", placement.follow)):
+        found = _problem_dependency(message.task, dependency, ledger) if dependency is not None else ""
+        if found:
+            return "InvalidDependency", f"{name}: {found}"
+    if placement.follow is not None:
+        several = [t for t in placement.follow.tasks if _ran_on_several(t, ledger)]
+        if several:
+            return "InvalidDependency", f"follow: task {several[0]} has several targets, one is needed"
+    return None
+
+
+def _problem_dependency(task: str, dependency: Dependency, ledger: Ledger) -> str:
+    if task in dependency.tasks:
+        return f"task {task} depends on itself"
+    if not (dependency.success or dependency.failure):
+        return "neither success nor failure is accepted, so it could never be met"
+    unknown = [other for other in dependency.tasks if ledger.record_of(other) is None]
+    return f"task {unknown[0]} is not known (or ended so long ago that it was forgotten)" if unknown else ""
+
+
+def _ran_on_several(task: str, ledger: Ledger) -> bool:
+    live = ledger.tasks.get(TaskId(task))
+    if live is not None:
+        return len(live.parts) > 1
+    return ledger.ended[TaskId(task)].several
+
+
+def _problem_limits(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
+    limits = ledger.limits
+    if len(ledger.tasks) >= limits.live_tasks:
+        return "TaskAborted", f"the controller holds {limits.live_tasks} tasks that have not ended, and takes no more"
+    size = sum(len(content.inline) for content in message.contents) if message.placement is not None else 0
+    if size and ledger.held_bytes + size > limits.held_bytes:
+        return "TaskAborted", f"the controller holds {limits.held_bytes} bytes of waiting tasks, and takes no more"
+    return None

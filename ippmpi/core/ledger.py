@@ -1,0 +1,164 @@
+"""The tables that the parts of the hub share: who is there, and which tasks are alive or remembered."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from ippmpi.core.effects import Effect, Release, Send
+from ippmpi.core.engine import Engine, EngineState
+from ippmpi.core.limits import Limits
+from ippmpi.core.policy import Policy
+from ippmpi.core.queue import Queue
+from ippmpi.core.task import BalancedTask, Ended, State, Task
+from ippmpi.core.world import World
+from ippmpi.ids import EngineId, Peer, TaskId, WorldId
+from ippmpi.wire.messages import Content, Message
+
+AHEAD = 1
+"""How many balanced tasks an engine may hold at a time: it gets the next one when it has replied."""
+
+
+@dataclass(slots=True)
+class Client:
+    """A client that may come back; ``tasks`` are its tasks that have not ended."""
+
+    peer: Peer
+    about: dict[str, str] = field(default_factory=dict)
+    connected: bool = True
+    tasks: dict[TaskId, Task] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Agent:
+    """A node's agent and its live engines, by world and rank."""
+
+    peer: Peer
+    connected: bool = True
+    engines: dict[tuple[WorldId, int], Engine] = field(default_factory=dict)
+
+
+class Ledger:
+    """Tables, and what keeps two of them consistent. Decisions are made elsewhere."""
+
+    def __init__(self, policy: Policy, limits: Limits) -> None:
+        """Start empty, at time 0."""
+        self.policy = policy
+        self.limits = limits
+        self.now = 0.0
+        self.clients: dict[Peer, Client] = {}
+        self.agents: dict[Peer, Agent] = {}
+        self.worlds: dict[WorldId, World] = {}
+        self.engines: dict[EngineId, Engine] = {}
+        self.losses: OrderedDict[EngineId, str] = OrderedDict()
+        self.tasks: dict[TaskId, Task] = {}
+        self.ended: OrderedDict[TaskId, Ended] = OrderedDict()
+        self.outcomes: Counter[State] = Counter()
+        self.queue = Queue()
+        self.held_bytes = 0
+        self._serials = count()
+
+    # --- tasks ---
+
+    def next_serial(self) -> int:
+        """Return a number that is larger than all before."""
+        return next(self._serials)
+
+    def add(self, task: Task) -> None:
+        """Enter a new task of a known client."""
+        self.tasks[task.id] = task
+        self.clients[task.owner].tasks[task.id] = task
+        if isinstance(task, BalancedTask):
+            self.held_bytes += task.inline_bytes
+
+    def remember(self, task: Task) -> None:
+        """Move *task*, whose parts have all ended, from the living to the remembered."""
+        del self.tasks[task.id]
+        if isinstance(task, BalancedTask):
+            self.held_bytes -= task.inline_bytes
+        client = self.owner_of(task)
+        if client is None:
+            return  # nobody is left who may ask
+        del client.tasks[task.id]
+        several = len(task.parts) > 1
+        self.ended[task.id] = Ended(task.owner, task.succeeded, task.engine, several, task.printed)
+        if len(self.ended) > self.limits.kept_tasks:
+            self.ended.popitem(last=False)
+
+    def owner_of(self, task: Task) -> Client | None:
+        """Return the client that waits for *task*; None if it is gone, also if a new one has its name."""
+        client = self.clients.get(task.owner)
+        return client if client is not None and task.id in client.tasks else None
+
+    def record_of(self, task: str) -> Task | Ended | None:
+        """Return what is known of *task*."""
+        return self.tasks.get(TaskId(task)) or self.ended.get(TaskId(task))
+
+    # --- the load of engines ---
+
+    def report_load(self, engine: Engine) -> None:
+        """Tell the policy what *engine* holds, if it takes work."""
+        if engine.state is EngineState.ALIVE:
+            balanced = len(engine.balanced)
+            self.policy.update(engine.id, len(engine.direct), balanced, AHEAD - balanced)
+
+    def load(self, task: Task, engine: Engine) -> None:
+        """Enter that *engine* holds *task*."""
+        if isinstance(task, BalancedTask):
+            engine.balanced[task.id] = task
+        else:
+            engine.direct[task.id] = task
+        self.report_load(engine)
+
+    def unload(self, task: Task, engine: Engine) -> None:
+        """Enter that *engine* does not hold *task* any more."""
+        if isinstance(task, BalancedTask):
+            del engine.balanced[task.id]
+        else:
+            del engine.direct[task.id]
+        self.report_load(engine)
+
+    # --- peers ---
+
+    def open_engine(self, engine: EngineId) -> Engine | None:
+        """Return the engine with this id if it takes work."""
+        found = self.engines.get(engine)
+        return found if found is not None and found.state is EngineState.ALIVE else None
+
+    def missing(self, engine: EngineId) -> str:
+        """Say why there is no such engine, or why it takes no work."""
+        if engine in self.engines:
+            return f"{self.engines[engine]} is stopping"
+        return self.losses.get(engine) or f"there is no engine {engine}; have {spans(self.engines)}"
+
+    def by_agent(self, engines: Iterable[Engine]) -> dict[Peer, list[int]]:
+        """Group engine ids by the agent that leads to them."""
+        groups: dict[Peer, list[int]] = {}
+        for engine in engines:
+            groups.setdefault(engine.agent, []).append(engine.id)
+        return groups
+
+    def tell_clients(self, message: Message) -> Iterator[Effect]:
+        """Send *message* to every client, also those that are away."""
+        for peer in self.clients:
+            yield Send(peer, message)
+
+
+def release(contents: Iterable[Content]) -> Iterator[Effect]:
+    """Let go of those *contents* that are spooled."""
+    for content in contents:
+        if content.transfer:
+            yield Release(content)
+
+
+def spans(ids: Iterable[int]) -> str:
+    """Write ids for people: ``0-3, 7``; ``none`` if there are none."""
+    ranges: list[list[int]] = []
+    for number in sorted(ids):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges) or "none"

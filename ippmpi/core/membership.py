@@ -1,0 +1,194 @@
+"""Who is there: clients, agents, and the engines of their worlds, which join whole and leave one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ippmpi.core.balanced import Scheduler
+from ippmpi.core.effects import Effect, Send
+from ippmpi.core.ending import Ending, failure
+from ippmpi.core.engine import Engine, EngineEvent, EngineState
+from ippmpi.core.ledger import Agent, Client, Ledger
+from ippmpi.core.task import NOWHERE, BalancedTask, Event, State
+from ippmpi.core.world import World, choose_base
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import EngineId, Peer, WorldId
+from ippmpi.wire.messages import EngineLost, EngineRecord, EnginesChanged, Registered, RegisterEngines
+
+STOPPED = "stopped"
+"""The reason that clients see for an engine that was told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An engine that is gone: ``reason`` is short, ``output`` what it printed last."""
+
+    engine: Engine
+    reason: str
+    output: str = ""
+
+
+class Membership:
+    """Lets peers come and go, and follows up what that means for tasks."""
+
+    def __init__(self, ledger: Ledger, ending: Ending, scheduler: Scheduler) -> None:
+        """Share the tables."""
+        self._ledger = ledger
+        self._ending = ending
+        self._scheduler = scheduler
+
+    # --- clients and agents ---
+
+    def client_connected(self, peer: Peer, about: Mapping[str, object]) -> Iterator[Effect]:
+        """Enter a client, or note that it is back, and tell it who is there."""
+        client = self._ledger.clients.setdefault(peer, Client(peer))
+        client.connected = True
+        bound = self._ledger.limits.about_text
+        client.about = {key: str(about[key])[:bound] for key in ("user", "host") if key in about}
+        engines = [self._record(engine) for _, engine in sorted(self._ledger.engines.items())]
+        yield Send(peer, EnginesChanged(engines, [], []))
+
+    def client_gone(self, peer: Peer) -> Iterator[Effect]:
+        """Forget a client: its waiting tasks end, its running ones go on and nobody hears of them."""
+        client = self._ledger.clients.pop(peer, None)
+        if client is None:
+            return
+        for task in client.tasks.values():
+            if isinstance(task, BalancedTask) and task.parts.get(NOWHERE) is State.WAITING:
+                yield from self._scheduler.drop(task, "TaskAborted", "its client is gone", event=Event.ABORT)
+        for name in [name for name, ended in self._ledger.ended.items() if ended.owner == peer]:
+            del self._ledger.ended[name]
+
+    def agent_connected(self, peer: Peer) -> None:
+        """Enter an agent, or note that it is back."""
+        self._ledger.agents.setdefault(peer, Agent(peer)).connected = True
+
+    def agent_gone(self, peer: Peer, reason: str) -> Iterator[Effect]:
+        """Forget an agent; its engines are lost, unless another agent has taken them over."""
+        agent = self._ledger.agents.pop(peer, None)
+        if agent is not None:
+            yield from self._lose(
+                [Loss(e, STOPPED if e.state is EngineState.STOPPING else reason) for e in agent.engines.values()]
+            )
+
+    # --- engines join ---
+
+    def register(self, peer: Peer, message: RegisterEngines) -> Iterator[Effect]:
+        """Enter ranks of a world; when it is complete, they get their ids and everybody hears of them."""
+        ledger = self._ledger
+        if peer not in ledger.agents:
+            raise ProtocolError(f"{peer} registers engines but has not connected")
+        world = ledger.worlds.get(WorldId(message.world)) or World(WorldId(message.world), message.size)
+        world.check(message)
+        here = sum(len(w.engines) for w in ledger.worlds.values())
+        if here + sum(record.rank not in world.engines for record in message.engines) > ledger.limits.engines:
+            raise ProtocolError(f"{here} engines are registered, {ledger.limits.engines} are the limit")
+        if not world.engines:
+            world.size = message.size
+        if message.engines:
+            ledger.worlds[world.id] = world
+        attached = [self._attach(peer, world, record) for record in message.engines]
+        new = [e for _, e in sorted(world.engines.items()) if e.state is EngineState.JOINING] if world.complete else []
+        if new:
+            world.base = choose_base(world, ledger.worlds.values())
+        back = [engine for engine in attached if engine.id >= 0]
+        for agent in dict.fromkeys(engine.agent for engine in back + new):
+            yield Send(agent, Registered(world.id, world.base or 0))
+        if new:
+            yield from self._join(world, new)
+
+    def _attach(self, peer: Peer, world: World, record: EngineRecord) -> Engine:
+        engine = world.engines.get(record.rank)
+        if engine is None:
+            engine = Engine(peer, world.id, record, self._ledger.limits.recent_tasks)
+            world.engines[record.rank] = engine
+        old = self._ledger.agents.get(engine.agent)
+        if old is not None:
+            old.engines.pop((world.id, engine.rank), None)
+        engine.agent = peer
+        self._ledger.agents[peer].engines[world.id, engine.rank] = engine
+        return engine
+
+    def _join(self, world: World, engines: list[Engine]) -> Iterator[Effect]:
+        for engine in engines:
+            engine.id = EngineId((world.base or 0) + engine.rank)
+            engine.move(EngineEvent.JOIN)
+            self._ledger.engines[engine.id] = engine
+            self._ledger.losses.pop(engine.id, None)
+        yield from self._ledger.tell_clients(EnginesChanged([self._record(e) for e in engines], [], []))
+        yield from self._scheduler.join(engines)
+
+    def _record(self, engine: Engine) -> EngineRecord:
+        return engine.record(self._ledger.worlds[engine.world].size)
+
+    # --- engines leave ---
+
+    def lost(self, peer: Peer, message: EngineLost) -> Iterator[Effect]:
+        """Enter the end of one engine; news of an engine that is not there (any more) change nothing."""
+        world = self._ledger.worlds.get(WorldId(message.world))
+        engine = world.engines.get(message.rank) if world is not None else None
+        if engine is None or engine.agent != peer:
+            return
+        reason = STOPPED if message.expected else message.cause or "its process ended"
+        yield from self._lose([Loss(engine, reason, message.output[-self._ledger.limits.last_output :])])
+
+    def stop(self, engines: list[Engine]) -> Iterator[Effect]:
+        """Note that *engines* were told to stop: they get no more work."""
+        for engine in engines:
+            engine.move(EngineEvent.STOP)
+        yield from self._scheduler.leave(engines)
+
+    def _lose(self, losses: list[Loss]) -> Iterator[Effect]:
+        known = [loss for loss in losses if self._strike(loss)]
+        if known:
+            left = [int(loss.engine.id) for loss in known]
+            reasons = [loss.reason for loss in known]
+            yield from self._ledger.tell_clients(EnginesChanged([], left, reasons))
+        yield from self._scheduler.leave([loss.engine for loss in known])
+        for loss in known:
+            yield from self._fail_tasks(loss)
+
+    def _strike(self, loss: Loss) -> bool:
+        """Take the engine out of the tables; return whether clients knew it."""
+        ledger, engine = self._ledger, loss.engine
+        world = ledger.worlds[engine.world]
+        del world.engines[engine.rank]
+        if not world.engines:
+            self._bound_worlds(world)
+        agent = ledger.agents.get(engine.agent)
+        if agent is not None:
+            agent.engines.pop((engine.world, engine.rank), None)
+        known = engine.id in ledger.engines
+        engine.move(EngineEvent.LOSE)
+        if not known:
+            return False
+        del ledger.engines[engine.id]
+        ledger.policy.remove(engine.id)
+        ledger.losses[engine.id] = _text(loss)
+        if len(ledger.losses) > ledger.limits.kept_losses:
+            ledger.losses.popitem(last=False)
+        return True
+
+    def _bound_worlds(self, world: World) -> None:
+        """Keep *world*, which has no rank any more, for its base; drop the oldest of its kind beyond the limit."""
+        worlds = self._ledger.worlds
+        worlds[world.id] = worlds.pop(world.id)  # now the youngest
+        empty = [w.id for w in worlds.values() if not w.engines]
+        for name in empty[: max(0, len(empty) - self._ledger.limits.kept_worlds)]:
+            del worlds[name]
+
+    def _fail_tasks(self, loss: Loss) -> Iterator[Effect]:
+        engine = loss.engine
+        why = failure("EngineError", _text(loss), engine)
+        for task in list(engine.direct.values()):
+            yield from self._ending.fail(task, engine.id, why.kind, why.evalue, event=Event.ENGINE_DIED, engine=engine)
+        for balanced in list(engine.balanced.values()):
+            yield from self._scheduler.lose(balanced, engine, why)
+        engine.direct.clear()  # records of ended tasks may keep the engine, but must not keep tasks
+        engine.balanced.clear()
+
+
+def _text(loss: Loss) -> str:
+    last = f"\n--- last output ---\n{loss.output}" if loss.output else ""
+    return f"{loss.engine} was lost: {loss.reason}{last}"

@@ -1,0 +1,154 @@
+"""One task's life, as a table: a task has one part per engine, and each part ends exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ippmpi.core.dependency import Condition, Location
+from ippmpi.core.engine import Engine
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import EngineId, Peer, TaskId
+from ippmpi.wire.messages import Content, Submit
+
+NOWHERE = EngineId(-1)
+"""Where a balanced task is while it waits, and the engine of a failure that happened on none."""
+
+
+class State(Enum):
+    """How far one part of a task is."""
+
+    WAITING = "waiting"
+    """Not handed to an engine."""
+    RUNNING = "running"
+    """Handed to an engine, which may still queue it."""
+    RECALLED = "recalled"
+    """Handed to an engine and asked back; whichever comes first, it ends, and is not tried again."""
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    LOST = "lost"
+
+    __hash__ = object.__hash__  # the inherited one is written in Python; this is looked up for every reply
+
+
+class Event(Enum):
+    """What can happen to one part of a task."""
+
+    ASSIGN = "assign"
+    RECALL = "recall"
+    REQUEUE = "requeue"
+    FINISH = "finish"
+    FAIL = "fail"
+    ABORT = "abort"
+    ENGINE_DIED = "engine died"
+
+    __hash__ = object.__hash__  # as above
+
+
+TRANSITIONS = {
+    (State.WAITING, Event.ASSIGN): State.RUNNING,
+    (State.WAITING, Event.FAIL): State.FAILED,
+    (State.WAITING, Event.ABORT): State.ABORTED,
+    (State.RUNNING, Event.RECALL): State.RECALLED,
+    (State.RUNNING, Event.REQUEUE): State.WAITING,
+    (State.RUNNING, Event.FINISH): State.DONE,
+    (State.RUNNING, Event.FAIL): State.FAILED,
+    (State.RUNNING, Event.ABORT): State.ABORTED,
+    (State.RUNNING, Event.ENGINE_DIED): State.LOST,
+    (State.RECALLED, Event.RECALL): State.RECALLED,
+    (State.RECALLED, Event.FINISH): State.DONE,
+    (State.RECALLED, Event.FAIL): State.FAILED,
+    (State.RECALLED, Event.ABORT): State.ABORTED,
+    (State.RECALLED, Event.ENGINE_DIED): State.LOST,
+}
+
+HANDED = frozenset({State.RUNNING, State.RECALLED})
+"""The part is on an engine and counts as its load."""
+
+ENDED = frozenset({State.DONE, State.FAILED, State.ABORTED, State.LOST})
+
+
+class Task:
+    """One request of one client: its parts by engine, and what is needed until they have ended."""
+
+    __slots__ = ("contents", "engine", "id", "op", "open", "owner", "parts", "printed")
+
+    def __init__(self, owner: Peer, message: Submit, places: Sequence[EngineId], contents: Sequence[Content]) -> None:
+        """Start with every part WAITING; *contents* are those that must be kept until the end."""
+        self.id = TaskId(message.task)
+        self.owner = owner
+        self.op = message.op
+        self.contents = contents
+        self.parts = dict.fromkeys(places, State.WAITING)
+        self.open = len(self.parts)
+        self.engine: Engine | None = None  # the last one that it was handed to, unless there are several
+        self.printed = 0
+
+    def move(self, part: EngineId, event: Event) -> State:
+        """Apply *event* to one part, or raise ProtocolError if it cannot happen now."""
+        try:
+            state = TRANSITIONS[self.parts[part], event]
+        except KeyError:
+            found = self.parts.get(part)
+            name = "no such part" if found is None else found.name
+            raise ProtocolError(f"task {self.id} on engine {part}: {event.name} in {name}") from None
+        self.parts[part] = state
+        if state in ENDED:
+            self.open -= 1
+        return state
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every part is DONE."""
+        return all(state is State.DONE for state in self.parts.values())
+
+
+class BalancedTask(Task):
+    """A task with one part, which the hub places; it may wait, move and be tried again."""
+
+    __slots__ = (
+        "after", "candidates", "deadline", "failed_on", "follow", "inline_bytes", "last_failure", "refused_by",
+        "retries", "serial", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(self, owner: Peer, message: Submit, serial: int) -> None:
+        """Read the placement; *serial* is the hub's order of submission."""
+        super().__init__(owner, message, (NOWHERE,), message.contents)
+        placement = message.placement
+        assert placement is not None
+        self.serial = serial
+        self.candidates = None if placement.candidates is None else frozenset(map(EngineId, placement.candidates))
+        self.retries = placement.retries
+        self.timeout_s = placement.timeout_s
+        self.deadline: float | None = None
+        self.after: Condition | None = None
+        self.follow: Location | None = None
+        self.failed_on: frozenset[Engine] = frozenset()  # to be avoided while another engine qualifies
+        self.refused_by: frozenset[Engine] = frozenset()  # UnmetDependency: never again
+        self.last_failure = ""
+        self.inline_bytes = sum(len(content.inline) for content in message.contents)
+
+    def assign(self, engine: Engine) -> None:
+        """Move the part from the queue to *engine*."""
+        state = self.move(NOWHERE, Event.ASSIGN)
+        self.parts = {engine.id: state}
+        self.engine = engine
+
+    def requeue(self) -> None:
+        """Move the part from its engine back to the queue."""
+        assert self.engine is not None
+        state = self.move(self.engine.id, Event.REQUEUE)
+        self.parts = {NOWHERE: state}
+
+
+@dataclass(slots=True)
+class Ended:
+    """What is remembered of a task that has ended. ``engine`` is None if it ran on none, or on several."""
+
+    owner: Peer
+    succeeded: bool
+    engine: Engine | None
+    several: bool
+    printed: int

@@ -1,0 +1,67 @@
+"""Worlds (MPI jobs): which ranks are there, and which engine ids they get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ippmpi.core.engine import Engine, EngineState
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import WorldId
+from ippmpi.wire.messages import RegisterEngines
+
+
+class World:
+    """One name, and the live engine of each rank; it is complete when all ranks are there at once."""
+
+    __slots__ = ("base", "engines", "id", "size")
+
+    def __init__(self, world: WorldId, size: int) -> None:
+        """Start without ranks and without ids."""
+        self.id = world
+        self.size = size
+        self.base: int | None = None
+        self.engines: dict[int, Engine] = {}
+
+    def check(self, message: RegisterEngines) -> None:
+        """Raise ProtocolError if *message* contradicts itself or what is there."""
+        ranks = [record.rank for record in message.engines]
+        if len(set(ranks)) < len(ranks) or any(not 0 <= rank < message.size for rank in ranks):
+            raise ProtocolError(
+                f"world {self.id}: ranks {ranks} where distinct ones below {message.size} were expected"
+            )
+        if self.engines and message.size != self.size:
+            raise ProtocolError(f"world {self.id} has {self.size} ranks, a node says {message.size}")
+        for record in message.engines:
+            known = self.engines.get(record.rank)
+            if known is not None and (known.pid, known.host) != (record.pid, record.host):
+                raise ProtocolError(
+                    f"world {self.id}: rank {record.rank} is pid {known.pid} on {known.host}, "
+                    f"a node says pid {record.pid} on {record.host}"
+                )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rank is there and was not told to stop."""
+        return len(self.engines) == self.size and all(
+            engine.state in (EngineState.JOINING, EngineState.ALIVE) for engine in self.engines.values()
+        )
+
+    @property
+    def occupied(self) -> range:
+        """The ids that nobody else may get."""
+        if self.base is None or not self.engines:
+            return range(0)
+        return range(self.base, self.base + self.size)
+
+
+def choose_base(world: World, worlds: Iterable[World]) -> int:
+    """Return the old base of *world* if its ids are free, else the lowest base whose ids are."""
+    taken = sorted((w.occupied for w in worlds if w is not world and w.occupied), key=lambda ids: ids.start)
+    if world.base is not None and all(ids.stop <= world.base or world.base + world.size <= ids.start for ids in taken):
+        return world.base
+    base = 0
+    for ids in taken:
+        if base + world.size <= ids.start:
+            break
+        base = max(base, ids.stop)
+    return base

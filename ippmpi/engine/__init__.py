@@ -1,0 +1,1 @@
+"""The process that is an MPI rank: it runs the user's code."""

@@ -1,0 +1,63 @@
+"""Exceptions of the user's code as text: without the frames of the engine, and of bounded size."""
+
+from __future__ import annotations
+
+import os
+
+from ippmpi.engine.shell import CodeFailed
+from ippmpi.errors import UnmetDependency
+from ippmpi.wire.messages import Failure
+
+MOST_TEXT = 64 * 1024
+"""Characters of a message or traceback that are kept: half from the start, half from the end."""
+
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def describe(error: BaseException) -> Failure:
+    """Return what *error* says of itself; where it happened is not filled in."""
+    text = None
+    if isinstance(error, CodeFailed):
+        text, error = error.traceback, error.error
+    name = type(error).__name__
+    kind = "UnmetDependency" if isinstance(error, UnmetDependency) else "code"
+    return Failure(name, _shorten(_message(error)), _shorten(text or _traceback(error)), kind)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # the user's __str__
+        return f"<{type(error).__name__}; its text raised {type(second).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    try:
+        described = traceback.TracebackException.from_exception(error, compact=True)
+        _strip(described, set())
+        return "".join(described.format()).rstrip("\n")
+    except Exception as second:  # an exception made to be hard to describe
+        return f"{type(error).__name__}: {_message(error)}\n(no traceback: {type(second).__name__})"
+
+
+def _strip(described: object, seen: set[int]) -> None:
+    """Drop our frames at the start of a traceback, and of those that it was caused by."""
+    stack = getattr(described, "stack", None)
+    if stack is None or id(described) in seen:
+        return
+    seen.add(id(described))
+    while stack and stack[0].filename.startswith(_OURS):
+        del stack[0]
+    for name in ("__cause__", "__context__"):
+        _strip(getattr(described, name), seen)
+    for inner in getattr(described, "exceptions", None) or ():
+        _strip(inner, seen)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= MOST_TEXT:
+        return text
+    half = MOST_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - MOST_TEXT} characters left out ...\n{text[-half:]}"

@@ -1,0 +1,266 @@
+"""The engine process: its place in the MPI world, its two threads, its end.
+
+The main thread runs the user's code and is the only one of ours that calls MPI. The I/O thread
+("ippmpi-engine-io") owns the link to the agent and stays responsive meanwhile.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ippmpi import config
+from ippmpi.connection import host_prefix, load, node_folder
+from ippmpi.engine.agents import ensure_agent
+from ippmpi.engine.interrupts import HANDLED, Interrupts
+from ippmpi.engine.mpi import WorldFacts, world_facts
+from ippmpi.engine.namespace import Namespace
+from ippmpi.engine.output import Output, capture
+from ippmpi.engine.requests import Requests
+from ippmpi.engine.runner import Outcome, Runner
+from ippmpi.engine.shell import Shell
+from ippmpi.errors import IppmpiError, ProtocolError
+from ippmpi.identity import host_name, identify
+from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.net.link import Dial, LinkState, LinkThread
+from ippmpi.net.loop import Timer
+from ippmpi.wire.messages import (
+    Assigned,
+    ContentReady,
+    Display,
+    EngineReady,
+    Message,
+    Reply,
+    Revoke,
+    Run,
+    StopEngine,
+)
+
+FIRST_CONTACT_S = 60.0
+"""Seconds in which a new engine must reach its agent."""
+
+ALONE_S = 15 * 60.0
+"""Seconds after which an engine whose agent is gone leaves."""
+
+_log = logging.getLogger(__name__)
+
+
+class Options(NamedTuple):
+    """The command line. ``local_rank`` stands for MPI where there is none."""
+
+    file: str
+    world: str
+    size: int
+    local_rank: int | None = None
+
+    @classmethod
+    def parse(cls, argv: Sequence[str]) -> Options:
+        """Read ``--name value`` pairs; raise ValueError. (argparse would cost each rank 5 ms.)"""
+        names = ("--file", "--world", "--size", "--local-rank")
+        given = dict(zip(argv[::2], argv[1::2], strict=len(argv) % 2 == 0))
+        if len(argv) % 2 or given.keys() - set(names) or not given.keys() >= set(names[:3]):
+            raise ValueError(f"usage: --file FILE --world NAME --size N [--local-rank R], not {' '.join(argv)!r}")
+        rank = given.get("--local-rank")
+        return cls(given["--file"], given["--world"], int(given["--size"]), None if rank is None else int(rank))
+
+
+class Engine:
+    """One rank, from the moment it knows its place."""
+
+    def __init__(self, options: Options, facts: WorldFacts, output: Output, endpoint: str) -> None:
+        """Connect to the agent at *endpoint*; ``run`` does the rest."""
+        self._options = options
+        self._facts = facts
+        self._output = output
+        namespace = Namespace()
+        shell = Shell(namespace, self._display)
+        namespace.enter()
+        builtins.__dict__["display"] = shell.display
+        self._runner = Runner(options.world, facts, namespace=namespace, shell=shell, output=output)
+        self._interrupts = Interrupts(lambda: self._requests.stop())
+        self._runner.interrupts = self._interrupts
+        self._requests = requests = Requests(self._runner, self._send, self._interrupts.interrupt)
+        self._handlers: dict[type[Message], Callable[[Delivery], None]] = {
+            Run: requests.on_run,
+            Revoke: requests.on_revoke,
+            Assigned: requests.on_assigned,
+            ContentReady: requests.on_content_ready,
+            StopEngine: requests.on_stop_engine,
+        }
+        self._ended_because = ""
+        self._alone: Timer | None = None
+        self._link = self._connect(endpoint)
+
+    def _connect(self, endpoint: str) -> LinkThread:
+        about = {"world": self._options.world, "rank": self._facts.rank, "pid": os.getpid()}
+        dial = Dial((endpoint,), "engine", f"engine:{self._facts.rank}", about)
+        # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        try:
+            link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        link.call_soon(lambda: self._wait_for_agent(FIRST_CONTACT_S))
+        return link
+
+    # --- main thread -----------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Serve until there is nothing more to do; return why, if it was not a normal stop."""
+        self._interrupts.install()
+        self._output.prepare()
+        runner, requests, post = self._runner, self._requests, self._link.call_soon
+        while (request := requests.take()) is not None:
+            assert request.content is not None
+            outcome = runner.run(request.task, request.op, request.content)
+            request = None  # or its content would live until the next one comes
+            post(lambda outcome=outcome: self._answer(outcome))  # type: ignore[misc]
+            del outcome
+        self._interrupts.leave()
+        self._link.close()
+        return self._ended_because
+
+    def _display(self, bundle: dict[str, object]) -> None:
+        """Send a display of the running task, in order with its reply."""
+        self._output.flush()  # what was printed before comes first
+        data = msgspec.msgpack.encode(bundle, enc_hook=repr)
+        message = Display(self._runner.task, self._runner.engine, data)
+        self._link.call_soon(lambda: self._conversation.send(message))
+
+    # --- I/O thread --------------------------------------------------------------------------------
+
+    @property
+    def _conversation(self) -> Conversation:
+        return self._link.conversation
+
+    def _on_message(self, delivery: Delivery) -> None:
+        try:
+            handler = self._handlers.get(type(delivery.message))
+            if handler is None:
+                raise ProtocolError(f"{type(delivery.message).__name__} is not for an engine")
+            handler(delivery)
+        except ProtocolError as error:
+            _log.warning("dropped a message: %s", error)
+            delivery.done()
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._send(outcome.reply, outcome.memory)
+
+    def _send(self, reply: Reply, memory: int | None = None) -> None:
+        def on_ack() -> None:
+            self._requests.acknowledged(reply.task)
+            if memory is not None:
+                os.close(memory)
+
+        self._conversation.send(reply, on_ack=on_ack)
+
+    def _on_state(self, state: LinkState, text: str) -> None:
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+        if state is LinkState.OPEN:
+            if self._conversation.fresh:  # also an agent that was started anew
+                self._conversation.send(self._introduction(), urgent=True)
+        elif state is LinkState.CONNECTING:
+            self._wait_for_agent(ALONE_S)
+        elif state is LinkState.REFUSED:
+            self._end(f"the agent refuses this engine: {text}")
+
+    def _wait_for_agent(self, patience_s: float) -> None:
+        if self._alone is None and self._link.link.state is LinkState.CONNECTING:
+            why = f"no agent on {self._facts.host} for {patience_s:.0f} s; see its log in the node folder"
+            self._alone = self._link.loop.call_later(patience_s, lambda: self._end(why))
+
+    def _end(self, why: str) -> None:
+        self._ended_because = why
+        self._requests.stop()
+
+    def _introduction(self) -> EngineReady:
+        facts, output, pid = self._facts, self._output, os.getpid()
+        return EngineReady(
+            world=self._options.world,
+            rank=facts.rank,
+            size=facts.size,
+            local_size=facts.local_size,
+            pid=pid,
+            host=facts.host,
+            started=identify(pid).started,
+            stdout_fd=output.stdout_fd,
+            stderr_fd=output.stderr_fd,
+            parent_records_exit="IPPMPI_PARENT" in os.environ,
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Be an engine; return the exit code. What stops it from starting is its last line on standard error."""
+    try:
+        options = Options.parse(argv)
+        _die_with_parent()
+        folder, prefix = _prepare(options)
+        facts = world_facts(options.size, host_name(), local_rank=options.local_rank)
+    except (IppmpiError, ValueError, OSError) as error:
+        _say(2, str(error))
+        return 1
+    output = capture()
+    _enable_faulthandler()
+    _log_to(output.last_words, options.file)
+    sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
+    engine = Engine(options, facts, output, f"ipc://{folder}/{prefix}.agent")
+    why = engine.run()
+    if why:
+        _say(output.last_words, why)
+    return 1 if why else 0
+
+
+_locks: list[int] = []  # open as long as this process lives
+
+
+def _prepare(options: Options) -> tuple[str, str]:
+    connection = load(options.file, role="engine")
+    folder, prefix = node_folder(connection.folder_key), host_prefix()
+    lock = ensure_agent(folder, prefix, file=options.file, world=options.world)
+    if lock is not None:
+        _locks.append(lock)
+    return str(folder), prefix
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with its parent, where the parent is a shell that cannot see to it."""
+    if os.environ.get("IPPMPI_PARENT") != "sh":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if str(os.getppid()) != os.environ.get("IPPMPI_PARENT_PID"):
+        raise ProcessLookupError("the parent of this rank has died")
+
+
+def _enable_faulthandler() -> None:
+    import faulthandler
+
+    faulthandler.enable(2)
+
+
+def _log_to(fd: int, file: str) -> None:
+    """Log what our own code has to say to the standard error this process was started with."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(file)))
+    level = config.load(config.EngineSettings, {"profile_dir": folder}).log_level.upper()
+    handler = logging.StreamHandler(open(fd, "w", closefd=False))  # noqa: SIM115 - open as long as this process lives
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ippmpi")
+    logger.addHandler(handler)
+    logger.propagate = False  # the root logger is the user's
+    logger.setLevel(max(logging.getLevelNamesMapping().get(level, logging.WARNING), logging.WARNING))
+
+
+def _say(fd: int, text: str) -> None:
+    from ippmpi.launching import ENGINE_ERROR
+
+    os.write(fd, f"{ENGINE_ERROR} {text}\n".encode(errors="backslashreplace"))

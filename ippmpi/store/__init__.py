@@ -1,0 +1,1 @@
+"""What the controller keeps on disk: records of requests and their ends (SQLite), and large contents (files)."""

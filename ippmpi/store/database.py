@@ -1,0 +1,224 @@
+"""The tables of the store, and every SQL statement on them. One connection, one thread at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, StoreLimits
+from ippmpi.wire.messages import Failure, Reply, Submit
+
+SCHEMA_VERSION = 1
+
+# replies are an ordinary table: blobs of up to 64 KB in a WITHOUT ROWID tree would make every look-up slow
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    task TEXT PRIMARY KEY, client TEXT NOT NULL, op TEXT NOT NULL, label TEXT NOT NULL, targets TEXT NOT NULL,
+    expected INTEGER NOT NULL, submitted REAL NOT NULL, finished REAL, lost INTEGER NOT NULL DEFAULT 0,
+    size INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS requests_finished ON requests (finished) WHERE finished IS NOT NULL;
+CREATE TABLE IF NOT EXISTS replies (
+    task TEXT NOT NULL, engine INTEGER NOT NULL, failure TEXT, content BLOB, size INTEGER NOT NULL,
+    started REAL NOT NULL, completed REAL NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS replies_task ON replies (task, engine);
+"""
+
+ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?)"
+
+ADD_REPLY = """INSERT OR REPLACE INTO replies SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
+
+CLOSE_REQUEST = """UPDATE requests SET size = size + ?2, finished = coalesce(finished,
+CASE WHEN (SELECT count(*) FROM replies WHERE task = ?1) >= expected THEN ?3 END) WHERE task = ?1"""
+
+MARK_LOST = """INSERT INTO requests VALUES (?1, ?2, '', '', '[]', 0, ?3, ?3, 1, ?4)
+ON CONFLICT (task) DO UPDATE SET lost = 1, finished = coalesce(finished, ?3)"""
+
+LIST = """SELECT task, client, op, label, targets, submitted, finished, lost,
+EXISTS (SELECT 1 FROM replies r WHERE r.task = q.task AND failure IS NOT NULL) FROM requests q"""
+
+ROW_BYTES = 200
+"""What a row costs besides its texts and blobs, for the limit on bytes."""
+
+PRUNE_TO = 0.9
+"""Once over a limit, drop until this fraction of it is left, so that pruning is rare."""
+
+
+def client_of(task: str) -> str:
+    """Return the client's part of a task id."""
+    return task.rpartition("-")[0]
+
+
+class Database:
+    """The file. Whoever uses it sees to it that it is one thread at a time."""
+
+    def __init__(self, path: Path, limits: StoreLimits) -> None:
+        """Open or make the file; what a former controller left unfinished is lost from now on.
+
+        Raises:
+            sqlite3.Error: the file cannot be made, or is not a store.
+        """
+        self._limits = limits
+        self._db = connect(path)
+        self._db.executescript(SCHEMA)
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        page = self._db.execute("PRAGMA page_size").fetchone()[0]
+        self._db.execute(f"PRAGMA max_page_count = {limits.file_bytes // page}")
+        self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (time.time(),))
+        self._count = self._bytes = 0
+        self._recount()
+
+    def write(self, records: Iterable[tuple[float, Submit | Reply]], lost: Iterable[str] = ()) -> None:
+        """Write all *records* (each with its time) and mark the tasks in *lost*, in one transaction.
+
+        Raises:
+            sqlite3.Error: nothing was written.
+        """
+        requests, replies, closed, added = _rows(records)
+        marks = [(task, client_of(task), time.time(), ROW_BYTES) for task in lost]
+        with self._transaction() as db:
+            db.executemany(ADD_REQUEST, requests)
+            db.executemany(ADD_REPLY, replies)
+            db.executemany(CLOSE_REQUEST, [(task, size, time.time()) for task, size in closed.items()])
+            db.executemany(MARK_LOST, marks)
+        self._count += len(requests) + len(marks)
+        self._bytes += added + sum(closed.values())
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
+            raise
+
+    @property
+    def full(self) -> bool:
+        """Whether the number of requests or their bytes are over the limit."""
+        return self._count > self._limits.requests or self._bytes > self._limits.bytes
+
+    def prune(self) -> int:
+        """Drop the requests that finished first until the limits are kept; return how many.
+
+        Raises:
+            sqlite3.Error: nothing was dropped.
+        """
+        limits = self._limits
+        if self.full:
+            self._recount()  # requests that came twice, or had been lost, were counted twice
+        if self.full:
+            return self._drop(int(limits.requests * PRUNE_TO), int(limits.bytes * PRUNE_TO))
+        return self._drop(limits.requests, limits.bytes)
+
+    def _recount(self) -> None:
+        query = "SELECT count(*), coalesce(sum(size), 0) FROM requests"
+        self._count, self._bytes = self._db.execute(query).fetchone()
+
+    def _drop(self, requests: int, size: int) -> int:
+        oldest = time.time() - self._limits.age_s
+        chosen: list[tuple[str]] = []
+        count, total = self._count, self._bytes
+        query = "SELECT task, size, finished FROM requests WHERE finished IS NOT NULL ORDER BY finished"
+        with contextlib.closing(self._db.execute(query)) as rows:
+            for task, row_bytes, finished in rows:
+                if count <= requests and total <= size and finished >= oldest:
+                    break
+                chosen.append((task,))
+                count -= 1
+                total -= row_bytes
+        if chosen:
+            with self._transaction() as db:
+                db.executemany("DELETE FROM replies WHERE task = ?", chosen)
+                db.executemany("DELETE FROM requests WHERE task = ?", chosen)
+            self._count, self._bytes = count, total
+        return len(chosen)
+
+    def close(self) -> None:
+        """Fold the log into the file and close it."""
+        self._db.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file for any thread, with the write-ahead log that lets readers and the writer work side by side."""
+    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")  # safe against any kill; a power cut may cost the last commits
+        db.execute("PRAGMA journal_size_limit = 16777216")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _rows(
+    records: Iterable[tuple[float, Submit | Reply]],
+) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], dict[str, int], int]:
+    """Return the rows of requests and of replies, the bytes by which each request grows, and those of new ones."""
+    to_json = msgspec.json.encode
+    requests: list[tuple[object, ...]] = []
+    replies: list[tuple[object, ...]] = []
+    closed: dict[str, int] = {}
+    added = 0
+    for at, m in records:
+        if type(m) is Submit:
+            targets = to_json(m.targets).decode()
+            expected = len(m.targets) if m.placement is None else 1
+            size = len(targets) + len(m.label) + ROW_BYTES
+            requests.append((m.task, client_of(m.task), m.op, m.label, targets, expected, at, size))
+            added += size
+        elif type(m) is Reply:
+            failure = None if m.failure is None else to_json(m.failure).decode()
+            content = None if m.content.transfer else m.content.inline
+            size = m.content.size or len(m.content.inline)
+            replies.append((m.task, m.engine, failure, content, size, m.started, m.completed))
+            kept = len(content or b"") + len(failure or "") + ROW_BYTES
+            closed[m.task] = closed.get(m.task, 0) + kept
+    return requests, replies, closed, added
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_requests(db: sqlite3.Connection) -> Iterator[RequestRecord]:
+    """Yield all requests, in the order of their arrival, without their replies."""
+    for row in db.execute(f"{LIST} ORDER BY submitted, rowid"):
+        yield _request(row)
+
+
+def read_request(db: sqlite3.Connection, task: str) -> RequestRecord | None:
+    """Return one request with its replies, or None if there is none of that name."""
+    row = db.execute(f"{LIST} WHERE task = ?", (task,)).fetchone()
+    if row is None:
+        return None
+    query = "SELECT engine, failure, content, size, started, completed FROM replies WHERE task = ? ORDER BY engine"
+    return replace(_request(row), replies=tuple(_reply(r) for r in db.execute(query, (task,))))
+
+
+def _request(row: Sequence[object]) -> RequestRecord:
+    task, client, op, label, targets, submitted, finished, lost, failed = row
+    if lost:
+        state = RequestState.LOST
+    elif finished is None:
+        state = RequestState.PENDING
+    else:
+        state = RequestState.FAILED if failed else RequestState.OK
+    fields = (task, client, op, label, msgspec.json.decode(str(targets), type=list[int]), submitted, finished, state)
+    return RequestRecord(*fields)  # type: ignore[arg-type]  # the columns are typed by the schema
+
+
+def _reply(row: Sequence[object]) -> ReplyRecord:
+    engine, failure, content, size, started, completed = row
+    decoded = None if failure is None else msgspec.json.decode(str(failure), type=Failure)
+    return ReplyRecord(engine, decoded, content, size, started, completed)  # type: ignore[arg-type]  # as above

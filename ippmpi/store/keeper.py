@@ -1,0 +1,172 @@
+"""The store: takes records on the loop's thread, writes them on its own, and says when they are safe.
+
+Everything that is queued goes into one transaction (group commit). After the first record of a
+transaction the thread waits a moment for more: nobody waits for a commit but the acknowledgement,
+and a commit per record would compete with the loop for the processor.
+
+A store that cannot write (full disk) does not stop the work: the error is logged, the records of
+that transaction are marked lost as soon as something can be written again, and their senders are
+told that they are done, since they could do no better by sending again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ippmpi.core.effects import Keep
+from ippmpi.store import database
+from ippmpi.store.records import RequestRecord, StoreLimits
+from ippmpi.wire.messages import Reply, Submit
+
+log = logging.getLogger(__name__)
+
+Callback = Callable[[], None]
+
+GATHER_S = 0.004
+"""How long a transaction waits for more records. Nothing but acknowledgements is later for it."""
+
+PRUNE_EVERY_S = 60.0
+DROP_EVERY_S = 0.5
+"""How often pruning is tried while the store is over a limit: what runs cannot be dropped, and looking has a price."""
+
+LOST_REMEMBERED = 10_000
+CLOSE_TIMEOUT_S = 30.0
+
+_Entry = tuple[float, Submit | Reply, Callback]
+
+
+class Store:
+    """Records of one controller, in one file. ``keep`` belongs to the loop's thread; reading to any."""
+
+    def __init__(self, path: Path, call_soon: Callable[[Callback], None], limits: StoreLimits | None = None) -> None:
+        """Open or make the file at *path* and start the thread; *call_soon* is the loop's.
+
+        Raises:
+            sqlite3.Error: the file cannot be made, or is not a store.
+        """
+        self._path = path
+        self._call_soon = call_soon
+        self._limits = limits or StoreLimits()
+        self._database = database.Database(path, self._limits)
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._lost: dict[str, None] = {}
+        self._next_prune = time.monotonic() + PRUNE_EVERY_S
+        self._next_drop = 0.0
+        self._writable = True
+        self._thread = threading.Thread(target=self._run, name="ippmpi-store", daemon=True)
+        self._thread.start()
+
+    def keep(self, record: Keep, done: Callback) -> None:
+        """Write the request or end in *record*; *done* is called on the loop's thread once that is so (or lost)."""
+        message = record.message
+        if not isinstance(message, Submit | Reply):
+            raise TypeError(f"the store keeps Submit and Reply, not {type(message).__name__}")
+        self._queue.put((time.time(), message, done))
+
+    def load(self) -> list[RequestRecord]:
+        """Return all requests that are written, in the order of their arrival, without their replies."""
+        with contextlib.closing(database.connect(self._path)) as db:
+            return list(database.read_requests(db))
+
+    def result(self, task: str) -> RequestRecord | None:
+        """Return one request with its replies as far as they are written; None if the store does not know it."""
+        with contextlib.closing(database.connect(self._path)) as db:
+            return database.read_request(db, task)
+
+    def close(self) -> None:
+        """Write what is queued, then close the file; the last ``done`` calls are handed to the loop."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():  # the disk hangs: the process must end all the same
+            log.error(
+                "the store %s did not finish within %.0f s; its last records are lost", self._path, CLOSE_TIMEOUT_S
+            )
+            return
+        self._database.close()
+
+    # --- the storage thread ------------------------------------------------------------------
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            entries, more = self._gather()
+            if entries:
+                self._write(entries)
+                dones = [entry[2] for entry in entries]
+                self._call_soon(functools.partial(_call_all, dones))
+
+    def _gather(self) -> tuple[list[_Entry], bool]:
+        """Wait for records; return them, and whether there may be more."""
+        first = self._queue.get()
+        if first is None:
+            return [], False
+        self._closing.wait(GATHER_S)
+        entries = [first]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                entry = self._queue.get_nowait()
+                if entry is None:
+                    return entries, False
+                entries.append(entry)
+        return entries, True
+
+    def _write(self, entries: list[_Entry]) -> None:
+        try:
+            self._database.write([entry[:2] for entry in entries], self._lost)
+            self._lost.clear()
+            self._report(True)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            self._lose(entries)
+            self._report(False, error)
+        self._prune()
+
+    def _lose(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            self._lost[entry[1].task] = None
+        while len(self._lost) > LOST_REMEMBERED:
+            del self._lost[next(iter(self._lost))]
+
+    def _report(self, writable: bool, error: Exception | None = None) -> None:
+        """Log a change for the worse or the better, not every failure."""
+        if writable == self._writable:
+            return
+        self._writable = writable
+        if writable:
+            log.warning("the store %s can be written again", self._path)
+        else:
+            log.error(
+                "cannot write the store %s: %s; the work goes on, but its records are lost until there is room",
+                self._path,
+                error,
+            )
+
+    def _prune(self) -> None:
+        now = time.monotonic()
+        if now < self._next_prune and not (self._database.full and now >= self._next_drop):
+            return
+        self._next_prune = now + PRUNE_EVERY_S
+        self._next_drop = now + DROP_EVERY_S
+        try:
+            dropped = self._database.prune()
+        except sqlite3.Error as error:
+            log.error("cannot drop old records from the store %s: %s", self._path, error)
+        else:
+            if dropped:
+                log.info("dropped the %d oldest finished requests from the store", dropped)
+
+
+def _call_all(dones: list[Callback]) -> None:
+    for done in dones:
+        done()

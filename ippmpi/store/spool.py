@@ -1,0 +1,139 @@
+"""Large contents on their way through the controller, each in a file that has no name.
+
+A file is unlinked as soon as it is open: only the descriptor is left, so nothing stays behind
+after any kill. (A controller that resumes after a restart will have to name them.) Its pages are
+the kernel's cache, not this process's memory. What has arrived can be read while the rest is still
+coming, so a content passes through instead of being stored first and then forwarded.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+SPOOL_BYTES = 16 << 30
+
+
+class SpoolFile:
+    """One content: a sink for who brings it, a source for who takes it, counted by who needs it.
+
+    It starts with one owner; ``retain`` adds one, ``release`` takes one, and after the last its
+    space is free again.
+    """
+
+    __slots__ = ("_fd", "_free", "_owners", "_received", "size")
+
+    def __init__(self, fd: int, size: int, free: Callable[[SpoolFile], None]) -> None:
+        """Own *fd*; *free* is called once when nobody needs the file any more."""
+        self.size = size
+        self._fd = fd
+        self._received = 0
+        self._owners = 1
+        self._free = free
+
+    # --- sink --------------------------------------------------------------------------------
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Take the next bytes, in order and without gaps.
+
+        Raises:
+            OSError: the disk is full or broken.
+            ValueError: they are not the next bytes, or more than ``size``.
+        """
+        if offset != self._received or offset + len(data) > self.size:
+            raise ValueError(f"bytes {offset} to {offset + len(data)}, but {self._received} of {self.size} are there")
+        while data:
+            written = os.pwrite(self._fd, data, self._received)
+            self._received += written
+            data = data[written:]
+
+    # --- source ------------------------------------------------------------------------------
+
+    def available(self) -> int:
+        """Return how many bytes have arrived."""
+        return self._received
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes *start* up to *stop*; raise OSError if the file cannot give them."""
+        data = os.pread(self._fd, stop - start, start)
+        while len(data) < stop - start:  # one call gives at most 2 GiB
+            more = os.pread(self._fd, stop - start - len(data), start + len(data))
+            if not more:
+                raise OSError(errno.EIO, f"the spool file ends at {start + len(data)}, not at {stop}")
+            data += more
+        return data
+
+    # --- owners ------------------------------------------------------------------------------
+
+    def retain(self) -> None:
+        """Add an owner."""
+        if not self._owners:
+            raise ValueError("this spool file is free already")
+        self._owners += 1
+
+    def release(self) -> None:
+        """Take an owner away; the last one frees the file. Harmless when it is free."""
+        if not self._owners:
+            return
+        self._owners -= 1
+        if not self._owners:
+            os.close(self._fd)
+            self._fd = -1
+            self._free(self)
+
+
+class Spool:
+    """All contents that the controller holds now, in one folder, bounded in bytes."""
+
+    def __init__(self, folder: Path, limit_bytes: int = SPOOL_BYTES) -> None:
+        """Use *folder* (on a local disk; made if missing)."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._limit = limit_bytes
+        self._files: set[SpoolFile] = set()
+        self.used_bytes = 0
+
+    def __len__(self) -> int:
+        """Return how many contents there are."""
+        return len(self._files)
+
+    def create(self, size: int) -> SpoolFile:
+        """Make room for a content of *size* bytes.
+
+        Raises:
+            OSError: there is no room, or no descriptor; the text says which and what to do.
+        """
+        if self.used_bytes + size > self._limit:
+            raise OSError(
+                errno.ENOSPC,
+                f"the controller's spool holds {self.used_bytes} of at most {self._limit} bytes, {size} more do not "
+                "fit: wait for earlier work, or raise the setting spool_bytes",
+            )
+        fd, name = tempfile.mkstemp(prefix="content-", dir=self._folder)
+        os.unlink(name)
+        file = SpoolFile(fd, size, self._forget)
+        self._files.add(file)
+        self.used_bytes += size
+        return file
+
+    def _forget(self, file: SpoolFile) -> None:
+        self._files.discard(file)
+        self.used_bytes -= file.size
+
+    def close(self) -> None:
+        """Free everything, whoever still needs it."""
+        for file in list(self._files):
+            while file in self._files:
+                file.release()
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's limit of open files as far as it may go; return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,144 @@
+"""Calls and results to blobs and back, without copying large buffers.
+
+A blob: little-endian u32 number of parts, u32 zero, u64 size of each part; then the parts, each at
+the next multiple of 64 bytes. Part 0 is a pickle (protocol 5); the others are its out-of-band
+buffers (the memory of arrays), so that arrays are aligned views into the blob.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+from ippmpi.errors import ProtocolError
+from ippmpi.wire.functions import get_home
+from ippmpi.wire.picklers import dumps
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+ALIGNMENT = 64
+
+LARGE = 1_000_000
+"""A global that travels with a function and has more bytes than this is worth a warning."""
+
+_HEADER = struct.Struct("<II")
+_PLAIN_HEADER = struct.Struct("<IIQ48x")  # one part, at byte 64
+_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order."""
+
+    parts: Sequence[bytes | memoryview]
+    size: int
+
+    def join(self) -> bytes:
+        """Return the flat blob; copies."""
+        return b"".join(self.parts)
+
+
+def pack(value: object) -> Blob:
+    """Return *value* as a blob, which refers to the memory of its arrays.
+
+    Functions and classes of ``__main__`` go by value, with the globals that they read; a large one
+    of these is warned about once. Raises what pickling raises (TypeError, PicklingError, or whatever
+    a class's own reducer raises).
+    """
+    pickled, buffers, travelled = dumps(value)
+    blob = _layout([pickled, *(buffer.raw() for buffer in buffers)]) if buffers else _plain(pickled)
+    if travelled and blob.size > LARGE and get_home() is None:
+        _warn(travelled)
+    return blob
+
+
+def _plain(pickled: memoryview) -> Blob:
+    return Blob((_PLAIN_HEADER.pack(1, 0, pickled.nbytes), pickled), ALIGNMENT + pickled.nbytes)
+
+
+def _layout(buffers: list[memoryview]) -> Blob:
+    sizes = [buffer.nbytes for buffer in buffers]
+    parts: list[bytes | memoryview] = [_HEADER.pack(len(sizes), 0) + struct.pack(f"<{len(sizes)}Q", *sizes)]
+    position = len(parts[0])
+    for buffer in buffers:
+        padding = -position % ALIGNMENT
+        if padding:
+            parts.append(bytes(padding))
+        parts.append(buffer)
+        position += padding + buffer.nbytes
+    return Blob(parts, position)
+
+
+def unpack(buffer: Buffer) -> object:
+    """Return the value of a flat blob. Its arrays are views into *buffer*, writable unless they were read-only.
+
+    So pass memory that nobody else writes to (a bytearray, a private map); read-only memory is
+    copied first if the blob has arrays.
+
+    Raises:
+        ProtocolError: not a blob.
+        ModuleNotFoundError: something in it belongs to a module that is missing here.
+    """
+    view = memoryview(buffer).cast("B")
+    parts = _parts(view)
+    if len(parts) > 1 and view.readonly:
+        parts = _parts(memoryview(bytearray(view)))
+    try:
+        return pickle.loads(parts[0], buffers=parts[1:])
+    except ModuleNotFoundError as error:
+        where = "this client" if get_home() is None else "this engine"
+        raise ModuleNotFoundError(
+            f"{where} has no module {error.name!r}, which what arrived needs: install it here, or put its folder on "
+            f"sys.path (Python: {sys.executable}); functions of __main__ need no module",
+            name=error.name,
+            path=error.path,
+        ) from error
+
+
+def _parts(view: memoryview) -> list[memoryview]:
+    try:
+        count, zero = _HEADER.unpack_from(view)
+        sizes = struct.unpack_from(f"<{count}Q", view, _HEADER.size) if count * _SIZE <= len(view) else ()
+    except struct.error as error:
+        raise ProtocolError(f"not a blob: {error}") from None
+    parts = []
+    position = _HEADER.size + count * _SIZE
+    for size in sizes:
+        position += -position % ALIGNMENT
+        parts.append(view[position : position + size])
+        position += size
+    if not parts or zero or position != len(view):
+        raise ProtocolError(f"not a blob: {count} parts that end at byte {position}, in {len(view)} bytes")
+    return parts
+
+
+_warned: set[str] = set()
+
+
+def _warn(travelled: dict[str, object]) -> None:
+    for name, value in travelled.items():
+        if name in _warned or isinstance(value, FunctionType | ModuleType | type):
+            continue  # what a function takes along is in travelled by its own name
+        size = _size(value)
+        if size > LARGE:
+            _warned.add(name)
+            warnings.warn(
+                f"the global {name!r} ({size / 1e6:.1f} MB) travels with every call of a function that reads it: "
+                "push it once under another name, and read that",
+                stacklevel=3,
+            )
+
+
+def _size(value: object) -> int:
+    try:
+        pickled, buffers, _ = dumps(value)
+    except Exception:  # it travels as an Unsendable
+        return 0
+    return pickled.nbytes + sum(memoryview(buffer).nbytes for buffer in buffers)

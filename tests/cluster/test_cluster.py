@@ -1,0 +1,359 @@
+"""The life of a cluster, with a real controller and real local engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import eventually
+from ippmpi import connection, identity
+from ippmpi.cluster import Cluster, ClusterManager, clean, files
+from ippmpi.errors import ClusterError, ConnectionFileError, LaunchError
+from ippmpi.launching import State
+
+Make = Callable[..., Cluster]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Cluster] = []
+
+    def make(**options: Any) -> Cluster:
+        cluster = Cluster(**{"n": 1, "engines": "local", "profile_dir": tmp_path / "profile_p", **options})
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.stop_cluster_sync()
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+# --- options ---
+
+
+def test_options_are_settings_also_without_the_unit(make: Make) -> None:
+    cluster = make(engine_timeout=3, n=4, engines="LOCAL", hosts=["a:1"])
+    assert cluster.settings.engine_timeout_s == 3.0
+    assert (cluster.n, cluster.settings.engines, cluster.settings.hosts) == (4, "LOCAL", ("a:1",))
+
+
+def test_an_unknown_option_is_answered_with_those_that_exist(make: Make) -> None:
+    with pytest.raises(TypeError, match="no option 'size'; have .*engines"):
+        make(size=4)
+
+
+def test_each_cluster_gets_an_id_of_its_own_unless_it_is_named(make: Make) -> None:
+    assert make().cluster_id != make().cluster_id
+    assert make(cluster_id="").cluster_id == ""
+    with pytest.raises(ValueError, match="cluster id"):
+        make(cluster_id="../x")
+
+
+def test_every_blocking_method_has_its_coroutine() -> None:
+    blocking = [name for name in vars(Cluster) if name.endswith("_sync")]
+    assert len(blocking) >= 10
+    for name in blocking:
+        assert asyncio.iscoroutinefunction(getattr(Cluster, name.removesuffix("_sync"))), name
+
+
+# --- life ---
+
+
+def test_a_cluster_starts_works_and_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    cluster = make(n=2)
+    with cluster as rc:
+        assert rc.ids == [0, 1]
+        assert rc[:].apply_sync(len, "abc") == [3, 3]
+        assert cluster.running
+        assert cluster.engine_set is not None
+        assert cluster.engine_set.state is State.RUNNING
+        assert "running" in repr(cluster)
+        folders = list(cluster._sets.folders)
+        assert any(os.path.exists(folder) for folder in folders)
+    assert not cluster.running
+    assert left(tmp_path) == []
+    assert not any(os.path.exists(folder) for folder in folders)
+    cluster.stop_cluster_sync()
+
+
+def test_coroutines_do_not_block_the_loop(make: Make) -> None:
+    async def use() -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        async with make() as rc:
+            assert rc.ids == [0]
+        ticking.cancel()
+        return ticks
+
+    assert asyncio.run(use()) > 5
+
+
+def test_blocking_methods_work_inside_a_running_loop(make: Make) -> None:
+    async def use() -> list[int]:
+        with make() as rc:
+            return list(rc.ids)
+
+    assert asyncio.run(use()) == [0]
+
+
+def test_engine_sets_come_and_go_while_the_cluster_runs(make: Make) -> None:
+    cluster = make()
+    rc = cluster.start_and_connect_sync()
+    key = cluster.start_engines_sync(2)
+    assert key == "1"
+    cluster.wait_for_engines_sync(rc, 3)
+    with pytest.raises(ClusterError, match="engine set '1' exists already; have 0, 1"):
+        cluster.start_engines_sync(1, "1")
+    cluster.stop_engines_sync("1")
+    eventually(lambda: rc.ids == [0])
+    assert list(cluster.engines) == ["0"]
+    with pytest.raises(KeyError, match="no engine set '1'; have 0"):
+        cluster.stop_engines_sync("1")
+    assert rc[:].apply_sync(abs, -1) == [1]
+
+
+def test_a_restarted_set_has_new_processes_and_the_same_id(make: Make) -> None:
+    cluster = make()
+    rc = cluster.start_and_connect_sync()
+    before = rc[:].apply_sync(os.getpid)
+    cluster.restart_engines_sync()
+    eventually(lambda: rc.ids and rc[:].apply_sync(os.getpid) != before, what="the new engine answers")
+    assert list(cluster.engines) == ["0"]
+
+
+def test_a_signal_reaches_the_engines(make: Make) -> None:
+    cluster = make()
+    rc = cluster.start_and_connect_sync()
+    result = rc[:].apply_async(time.sleep, 60)
+    eventually(lambda: rc.queue_status()[0]["queue"] == 1)
+    deadline = time.monotonic() + 10
+    while not result.ready() and time.monotonic() < deadline:  # the first may come before the code runs
+        cluster.signal_engines_sync(signal.SIGINT)
+        result.wait(0.2)
+    with pytest.raises(Exception, match="KeyboardInterrupt"):
+        result.get(1)
+
+
+# --- failures ---
+
+
+def test_a_second_controller_of_the_same_id_is_refused(make: Make, tmp_path: Path) -> None:
+    first = make(cluster_id="x")
+    first.start_controller_sync()
+    with pytest.raises(ClusterError, match="has its controller already"):
+        first.start_controller_sync()
+    with pytest.raises(ClusterError, match="'x' is already running"):
+        make(cluster_id="x").start_cluster_sync()
+    assert first.running
+    assert files.read(first.cluster_file).controller == first.controller.identity  # type: ignore[union-attr]
+
+
+def test_engines_need_a_controller(make: Make) -> None:
+    with pytest.raises(ClusterError, match="no controller of cluster .* runs"):
+        make().start_engines_sync()
+
+
+def test_a_controller_that_does_not_start_says_why_and_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    cluster = make(controller_ip="no-such-interface")
+    with pytest.raises(LaunchError, match="no-such-interface"):
+        cluster.start_cluster_sync()
+    assert [name for name in left(tmp_path) if not name.endswith(".log")] == []
+
+
+def test_hosts_that_the_controller_cannot_be_reached_from_are_refused(make: Make) -> None:
+    cluster = make(controller_ip="127.0.0.1", engines="mpi")
+    cluster.start_controller_sync()
+    with pytest.raises(ClusterError, match=r"controller listens on tcp://127.*controller_ip='\*'"):
+        cluster.start_engines_sync(hosts=["elsewhere:1"])
+
+
+def test_an_unknown_launcher_is_answered_with_those_that_exist(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match=r"no 'lsf2' in ippmpi.launchers; have .*local, mpi"):
+        make(engines="lsf2").start_cluster_sync()
+    assert left(tmp_path) == []
+
+
+def test_engines_that_die_while_they_start_are_reported_within_two_seconds(make: Make, tmp_path: Path) -> None:
+    cluster = make()
+    cluster.start_controller_sync()
+    began = time.monotonic()
+    with pytest.raises(LaunchError, match="1 engines started with mpi: ended with exit code 3: no known cause") as caught:
+        mpiexec = tmp_path / "mpiexec"
+        mpiexec.write_text("#!/bin/sh\n[ $1 = --version ] || { echo last words; exit 3; }\n")
+        mpiexec.chmod(0o755)
+        cluster.settings = cluster.settings.__class__(
+            **{**cluster.settings.__dict__, "engines": "mpi", "mpiexec": str(mpiexec)}
+        )
+        cluster.start_and_connect_sync()
+    assert time.monotonic() - began < 2
+    assert caught.value.output == "last words"
+    assert cluster.engines == {}
+    assert cluster.running
+
+
+def test_too_few_engines_in_time_is_a_timeout_with_what_was_said(make: Make) -> None:
+    cluster = make(engine_timeout=0.3)
+    rc = cluster.start_cluster_sync().connect_client_sync()
+    with pytest.raises(TimeoutError, match=r"of 2 engines joined within 0.3 s; output so far:\n\(none\)"):
+        cluster.wait_for_engines_sync(rc, 2)
+
+
+def test_a_dead_controller_is_noticed(make: Make) -> None:
+    cluster = make()
+    cluster.start_cluster_sync()
+    assert cluster.controller is not None
+    os.kill(cluster.controller.identity.pid, signal.SIGKILL)
+    eventually(lambda: not cluster.running)
+    with pytest.raises(ClusterError, match="controller of cluster .* has ended; log: "):
+        cluster.check()
+    cluster.stop_cluster_sync()
+    assert [name for name in left(cluster.profile_dir) if not name.startswith("ipcontroller")] == []
+
+
+# --- other processes ---
+
+
+def test_another_process_can_find_and_stop_a_cluster(make: Make, tmp_path: Path) -> None:
+    cluster = make(cluster_id="x")
+    rc = cluster.start_and_connect_sync()
+    code = (
+        "import sys; from ippmpi.cluster import Cluster\n"
+        "c = Cluster.from_file(profile_dir=sys.argv[1], cluster_id='x')\n"
+        "rc = c.connect_client_sync(); print(rc.ids, c.n, sorted(c.engines)); c.stop_cluster_sync()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(cluster.profile_dir)], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "[0] 1 ['0']\n", done.stderr
+    rc.close()
+    assert not cluster.running
+    assert cluster.engine_set is not None
+    assert cluster.engine_set.state is State.AFTER
+    assert left(tmp_path) == []
+
+
+def test_a_saved_cluster_is_json_and_comes_back(make: Make) -> None:
+    cluster = make()
+    cluster.start_cluster_sync()
+    again = Cluster.from_dict(json.loads(json.dumps(cluster.to_dict())))
+    assert again.running
+    assert again.settings == cluster.settings
+    assert not again.shutdown_atexit
+    assert [e.spec for e in again.engines.values()] == [e.spec for e in cluster.engines.values()]
+
+
+def test_a_program_that_ends_takes_its_cluster_along(tmp_path: Path) -> None:
+    code = (
+        "import sys; from ippmpi.cluster import Cluster\n"
+        "c = Cluster(n=1, engines='local', profile_dir=sys.argv[1]); c.start_cluster_sync()\n"
+        "print(c.controller.identity.pid)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    with pytest.raises(ProcessLookupError):
+        identity.identify(int(done.stdout))
+    assert left(tmp_path) == []
+
+
+def test_a_missing_cluster_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Cluster.from_file(profile_dir=tmp_path)
+    with pytest.raises(ConnectionFileError, match="no connection file"):
+        Cluster.from_connection(profile_dir=tmp_path)
+
+
+def test_a_crashed_cluster_is_never_trusted_and_cleaned_up(make: Make, tmp_path: Path) -> None:
+    cluster = make(cluster_id="x")
+    rc = cluster.start_and_connect_sync()
+    rc.close()
+    assert cluster.controller is not None
+    assert cluster.engine_set is not None
+    os.kill(cluster.controller.identity.pid, signal.SIGKILL)
+    eventually(lambda: not cluster.running)
+    with pytest.raises(ClusterError, match="'x' .* is not running: its controller has ended without a stop"):
+        Cluster.from_file(cluster.cluster_file)
+    eventually(lambda: cluster.engine_set and cluster.engine_set.state is State.AFTER, what="its engines were ended")
+    assert left(tmp_path) == []
+    again = make(cluster_id="x")
+    assert again.start_and_connect_sync().ids == [0]
+
+
+def test_a_controller_started_by_hand_can_be_used_and_is_not_started_twice(make: Make, tmp_path: Path) -> None:
+    by_hand = make(cluster_id="x")
+    by_hand.start_controller_sync()
+    by_hand.remove_cluster_file()
+    with pytest.raises(ClusterError, match="a controller of cluster 'x' runs already"):
+        make(cluster_id="x").start_controller_sync()
+    found = Cluster.from_connection(profile_dir=by_hand.profile_dir, cluster_id="x")
+    assert found.running
+    found.start_engines_sync(1, engines="local")
+    found.wait_for_engines_sync(found.connect_client_sync(), 1)
+    found.stop_cluster_sync()
+    assert not by_hand.running
+
+
+def test_the_manager_lists_running_clusters_of_all_profiles(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    cluster = make(cluster_id="x")
+    cluster.start_controller_sync()
+    foreign = tmp_path / "profile_q" / "security" / "cluster-.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("{}")
+    gone = make(cluster_id="gone").to_record()
+    files.write(files.path(cluster.profile_dir, "gone"), dead(gone))
+    manager = ClusterManager()
+    assert list(manager.load_clusters()) == ["p:x"]
+    assert manager.get_cluster("p:x").cluster_id == "x"
+    assert not files.path(cluster.profile_dir, "gone").exists()
+    assert foreign.exists()
+    with pytest.raises(KeyError, match="no cluster 'p:y'; have p:x"):
+        manager.get_cluster("p:y")
+    assert manager.load_clusters(profile="q") == {}
+
+
+def dead(record: files.ClusterRecord) -> files.ClusterRecord:
+    starter = files.to_dict(record)["starter"]
+    return files.from_dict({**files.to_dict(record), "starter": {**starter, "started": 1}})  # type: ignore[dict-item]
+
+
+def test_clean_removes_what_ended_clusters_left_and_nothing_else(make: Make, tmp_path: Path) -> None:
+    running = make(cluster_id="x")
+    running.start_controller_sync()
+    alive = set(left(tmp_path))
+    profile = running.profile_dir
+    old = connection.load(connection.path(profile, "client", "x"), "client")
+    saved = json.loads(connection.path(profile, "client", "x").read_text())
+    saved["controller"]["started"] = 1
+    saved |= {"token": "gone", "socket": "/tmp/none/controller"}
+    connection.write_private(connection.path(profile, "client", "y"), json.dumps(saved).encode())
+    connection.write_private(profile / "security" / "ipcontroller-z-client.json", b'{"registration": 1, "key": ""}')
+    assert [p.name for p in clean([profile])] == ["ipcontroller-y-client.json"]
+    assert set(left(tmp_path)) == alive | {"ipcontroller-z-client.json"}
+    assert connection.load(connection.path(profile, "client", "x"), "client") == old
+    running.stop_cluster_sync()
+    (profile / "log").mkdir(exist_ok=True)
+    (profile / "log" / "ipengine-x-0.log").write_text("")
+    assert [p.name for p in clean([profile])] == ["ipengine-x-0.log"]

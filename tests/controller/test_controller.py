@@ -1,0 +1,494 @@
+"""The glue, with real conversations and a real spool, and a brain that follows the test's script."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
+
+from ippmpi.controller.absences import Patience
+from ippmpi.controller.controller import Controller
+from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import Peer, TaskId
+from ippmpi.net.conversation import Delivery
+from ippmpi.store.spool import Spool
+from ippmpi.wire.messages import (
+    Abort,
+    Answer,
+    Content,
+    Deliver,
+    EngineLost,
+    Farewell,
+    Message,
+    Query,
+    Reply,
+    Run,
+    SendSignal,
+    StopEngines,
+    Submit,
+)
+
+CLIENT, AGENT = Peer("client:ab12"), Peer("agent:w@host")
+TASK = TaskId("ab12-1")
+BIG = os.urandom(3_000_000)
+
+
+class Scene:
+    """A controller with one client and one agent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loop, self.brain, self.records, self.post = FakeLoop(), Brain(), Records(), Post()
+        self.spool = Spool(folder, 10_000_000)
+        self.ends = 0
+        self.controller = Controller(
+            self.loop, self.brain, self.records, self.spool, patience=Patience(), on_end=self._on_end
+        )
+        self.controller.attach(self.post)
+        self.client = self.post.add(Pair(CLIENT, "client"))
+        self.agent = self.post.add(Pair(AGENT, "agent"))
+
+    def _on_end(self) -> None:
+        self.ends += 1
+
+    def on(self, kind: object, answer: Callable[..., list[Effect]]) -> None:
+        self.brain.script[kind] = answer
+
+    def pump(self) -> None:
+        self.post.pump(self.loop, self.controller)
+
+    def submit(self, *contents: Content) -> Submit:
+        """Let the client submit a task; the brain keeps it and runs it on the agent's engine 0."""
+        self.on(Submit, lambda peer, m: [Keep(m.task, m), Send(AGENT, Run(m.task, m.op, [0], m.contents))])
+        message = Submit(TASK, "push", [0], list(contents))
+        self.client.say(message)
+        self.pump()
+        return message
+
+    def offer(self, pair: Pair, data: bytes = BIG, available: int | None = None) -> tuple[Content, Bytes]:
+        source = Bytes(data[:available], len(data))
+        return Content(size=len(data), transfer=pair.far.offer(source)), source
+
+    def pull(self, pair: Pair, content: Content) -> tuple[Bytes, list[bool]]:
+        """Let the peer pull a content that it was told of."""
+        sink, ends = Bytes(size=content.size), []
+        pair.far.accept(content.transfer, sink, ends.append)
+        self.pump()
+        return sink, ends
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    scene.spool.close()
+
+
+def only(deliveries: list[Delivery]) -> Message:
+    (delivery,) = deliveries
+    return delivery.message
+
+
+# --- acknowledgement -----------------------------------------------------------------------------
+
+
+def test_a_request_is_acknowledged_when_it_is_in_the_store(scene: Scene) -> None:
+    message = scene.submit(Content(b"blob", 4))
+    assert only(scene.agent.got) == Run(TASK, "push", [0], message.contents)
+    assert scene.client.acked == []
+    scene.records.commit()
+    scene.pump()
+    assert scene.client.acked == [message]
+    assert [k.task for k in scene.records.kept] == [TASK]
+
+
+def test_what_needs_no_keeping_is_acknowledged_at_once(scene: Scene) -> None:
+    scene.on(Query, lambda peer, m: [Send(peer, Answer(m.request, b"\x01"))])
+    scene.client.say(Query(3, "status"))
+    scene.pump()
+    assert scene.client.acked == [Query(3, "status")]
+    assert only(scene.client.got) == Answer(3, b"\x01")
+
+
+def test_a_message_that_ends_several_tasks_waits_for_all_their_records(scene: Scene) -> None:
+    replies = [Reply(f"ab12-{n}", 0, Content()) for n in range(3)]
+    scene.on(EngineLost, lambda peer, m: [Keep(TaskId(r.task), r) for r in replies])
+    scene.agent.say(EngineLost("w", 0, "killed"))
+    scene.pump()
+    assert scene.agent.acked == []
+    scene.records.commit()
+    scene.pump()
+    assert len(scene.agent.acked) == 1
+
+
+@pytest.mark.parametrize("error", [ProtocolError("no such thing"), KeyError("a bug of ours")])
+def test_a_message_that_the_hub_refuses_is_dropped_and_acknowledged(
+    scene: Scene, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> list[Effect]:
+        raise error
+
+    content, _ = scene.offer(scene.client)
+    scene.on(Submit, refuse)
+    scene.client.say(Submit(TASK, "push", [0], [content]))
+    scene.pump()
+    assert len(scene.client.acked) == 1
+    assert "dropped a Submit of client:ab12" in caplog.text
+    assert len(scene.spool) == 0
+    scene.submit(Content(b"x", 1))  # it serves on
+    assert len(scene.agent.got) == 1
+
+
+def test_a_peer_cannot_fill_the_log(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(*_: object) -> list[Effect]:
+        raise ProtocolError("no")
+
+    scene.on(Query, refuse)
+    for number in range(200):
+        scene.client.say(Query(number, "x"))
+    scene.pump()
+    assert len(scene.client.acked) == 200
+    assert len(caplog.records) <= 21
+
+
+# --- large contents ------------------------------------------------------------------------------
+
+
+def test_a_content_goes_through_the_spool_to_the_agent(scene: Scene) -> None:
+    content, _ = scene.offer(scene.client)
+    message = scene.submit(content)
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    sink, ends = scene.pull(scene.agent, run.contents[0])
+    assert (bytes(sink.data), ends) == (BIG, [True])
+    scene.records.commit()
+    scene.pump()
+    assert scene.client.acked == [message]
+    # the hub lets go when the task has ended, the agent acknowledges when its engines have it
+    scene.on(Abort, lambda peer, m: [Release(c) for c in scene.brain.heard(Submit)[0][1].contents])
+    scene.client.say(Abort(1))
+    scene.pump()
+    assert len(scene.spool) == 1
+    scene.agent.got[0].done()
+    scene.pump()
+    assert len(scene.spool) == 0
+
+
+def test_a_request_is_not_acknowledged_before_its_content_is_here(scene: Scene) -> None:
+    content, source = scene.offer(scene.client, available=1_000_000)
+    scene.submit(content)
+    scene.records.commit()
+    scene.pump()
+    assert scene.client.acked == []
+    source.data += BIG[1_000_000:]
+    scene.client.far.more(content.transfer)
+    scene.pump()
+    assert len(scene.client.acked) == 1
+
+
+def test_a_content_is_passed_on_while_it_still_arrives(scene: Scene) -> None:
+    content, source = scene.offer(scene.client, available=1_000_000)
+    scene.submit(content)
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    sink, ends = scene.pull(scene.agent, run.contents[0])
+    assert bytes(sink.data) == BIG[:1_000_000]
+    source.data += BIG[1_000_000:]
+    scene.client.far.more(content.transfer)
+    scene.pump()
+    assert (bytes(sink.data), ends) == (BIG, [True])
+
+
+def test_several_nodes_pull_one_content(scene: Scene) -> None:
+    other = scene.post.add(Pair("agent:w@other", "agent"))
+    content, _ = scene.offer(scene.client)
+    scene.on(
+        Submit,
+        lambda peer, m: [Send(Peer(a), Run(m.task, m.op, [0], m.contents)) for a in (AGENT, other.near.name)],
+    )
+    scene.client.say(Submit(TASK, "push", [0, 1], [content]))
+    scene.pump()
+    for pair in (scene.agent, other):
+        run = only(pair.got)
+        assert isinstance(run, Run)
+        assert bytes(scene.pull(pair, run.contents[0])[0].data) == BIG
+    assert len(scene.spool) == 1
+
+
+def test_a_reply_s_content_is_freed_when_the_client_has_it(scene: Scene) -> None:
+    content, _ = scene.offer(scene.agent)
+    scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)])
+    scene.agent.say(Reply(TASK, 0, content))
+    scene.pump()
+    reply = only(scene.client.got)
+    assert isinstance(reply, Reply)
+    sink, _ = scene.pull(scene.client, reply.content)
+    assert bytes(sink.data) == BIG
+    assert len(scene.spool) == 1
+    scene.client.got[0].done()
+    scene.pump()
+    assert len(scene.spool) == 0
+    assert scene.agent.acked == []  # that is the store's business
+    scene.records.commit()
+    scene.pump()
+    assert len(scene.agent.acked) == 1
+
+
+def test_a_reply_without_a_receiver_frees_its_content(scene: Scene) -> None:
+    content, _ = scene.offer(scene.agent)
+    scene.on(Reply, lambda peer, m: [Send(Peer("client:gone"), m)])
+    scene.agent.say(Reply(TASK, 0, content))
+    scene.pump()
+    assert len(scene.spool) == 0
+    assert len(scene.agent.acked) == 1
+
+
+def test_an_aborted_upload_is_stopped_and_acknowledged(scene: Scene) -> None:
+    content, _ = scene.offer(scene.client, available=1_000_000)
+    scene.on(Submit, lambda peer, m: [])
+    scene.client.say(Submit(TASK, "push", [0], [content]))
+    scene.pump()
+    assert scene.client.acked == []
+    scene.on(Abort, lambda peer, m: [Release(c) for c in scene.brain.heard(Submit)[0][1].contents])
+    scene.client.say(Abort(1))
+    scene.pump()
+    assert len(scene.client.acked) == 2
+    assert len(scene.spool) == 0
+    assert not scene.client.far.transfers.active
+
+
+def test_a_content_whose_sender_fails_fails_for_everybody(scene: Scene) -> None:
+    content, _ = scene.offer(scene.client, available=1_000_000)
+    scene.submit(content)
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    _, ends = scene.pull(scene.agent, run.contents[0])
+    scene.client.far.fail(content.transfer)
+    scene.records.commit()
+    scene.pump()
+    assert ends == [False]
+    ((task, failed, why),) = scene.brain.heard("content_failed")
+    assert (task, failed) == (TASK, Content(size=len(BIG), transfer=1))
+    assert "cannot send the rest" in str(why)
+    assert len(scene.client.acked) == 1
+    assert len(scene.spool) == 0
+
+
+def test_what_the_spool_cannot_take_fails_with_the_reason(scene: Scene) -> None:
+    content = Content(size=20_000_000, transfer=scene.client.far.offer(Bytes(b"", 20_000_000)))
+    scene.submit(content)
+    scene.records.commit()
+    scene.pump()
+    ((task, _, why),) = scene.brain.heard("content_failed")
+    assert task == TASK
+    assert "spool_bytes" in str(why)
+    assert len(scene.client.acked) == 1
+    run = only(scene.agent.got)  # told in the same breath; what it pulls fails
+    assert isinstance(run, Run)
+    assert scene.pull(scene.agent, run.contents[0])[1] == [False]
+
+
+def test_a_full_disk_fails_the_content_not_the_controller(scene: Scene) -> None:
+    content, source = scene.offer(scene.client, available=1_000_000)
+    scene.submit(content)
+    (file,) = scene.spool._files
+    full = os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, file._fd)
+    os.close(full)
+    source.data += BIG[1_000_000:]
+    scene.client.far.more(content.transfer)
+    scene.records.commit()
+    scene.pump()
+    ((_, _, why),) = scene.brain.heard("content_failed")
+    assert "No space left" in str(why)
+    assert len(scene.client.acked) == 1
+    assert len(scene.spool) == 0
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [Content(size=0, transfer=1)],
+        [Content(size=-5, transfer=1)],
+        [Content(size=1 << 60, transfer=1)],
+        [Content(size=5, transfer=-1)],
+        [Content(size=5, transfer=1), Content(size=5, transfer=1)],
+    ],
+)
+def test_sizes_and_numbers_that_cannot_be_are_refused(scene: Scene, contents: list[Content]) -> None:
+    scene.client.say(Submit(TASK, "push", [0], contents))
+    scene.pump()
+    assert scene.brain.heard(Submit) == []
+    assert len(scene.client.acked) == 1
+
+
+def test_a_number_that_is_under_way_does_not_disturb_the_first(scene: Scene) -> None:
+    content, source = scene.offer(scene.client, available=1_000_000)
+    scene.submit(content)
+    scene.submit(content)
+    assert len(scene.brain.heard("content_failed")) == 1
+    source.data += BIG[1_000_000:]
+    scene.client.far.more(content.transfer)
+    scene.pump()
+    run = scene.agent.got[0].message
+    assert isinstance(run, Run)
+    assert bytes(scene.pull(scene.agent, run.contents[0])[0].data) == BIG
+
+
+# --- peers come and go ---------------------------------------------------------------------------
+
+
+def test_the_hub_hears_of_peers(scene: Scene) -> None:
+    scene.client.near.about = {"user": "ann"}
+    scene.controller.on_peer(scene.client.near, True)
+    scene.controller.on_peer(scene.client.near, False)
+    assert scene.brain.heard("connected") == [[CLIENT, {"user": "ann"}]]
+    assert scene.brain.heard("disconnected") == [[CLIENT]]
+
+
+def test_an_agent_that_stays_away_is_gone_after_15_s(scene: Scene) -> None:
+    content, _ = scene.offer(scene.client)
+    scene.submit(content)
+    scene.controller.on_peer(scene.agent.near, False)
+    scene.loop.pass_time(14.9)
+    assert scene.brain.heard("gone") == []
+    scene.loop.pass_time(0.2)
+    ((peer, reason),) = scene.brain.heard("gone")
+    assert (peer, "15 s" in str(reason)) == (AGENT, True)
+    assert scene.post.forgotten == [AGENT]
+
+
+def test_an_agent_that_comes_back_is_not_gone(scene: Scene) -> None:
+    scene.controller.on_peer(scene.agent.near, False)
+    scene.loop.pass_time(10)
+    scene.controller.on_peer(scene.agent.near, True)
+    scene.loop.pass_time(100)
+    assert scene.brain.heard("gone") == []
+
+
+def test_a_sleeping_client_keeps_its_work_for_a_week_but_not_half_an_upload(scene: Scene) -> None:
+    content, _ = scene.offer(scene.client, available=1000)
+    scene.submit(content)
+    scene.controller.on_peer(scene.client.near, False)
+    scene.loop.pass_time(31)
+    ((task, _, why),) = scene.brain.heard("content_failed")
+    assert (task, "30 s" in str(why)) == (TASK, True)
+    assert scene.brain.heard("gone") == []
+    scene.loop.pass_time(7 * 86400)
+    assert [peer for peer, _ in scene.brain.heard("gone")] == [CLIENT]
+
+
+def test_what_a_gone_client_was_to_get_is_freed(scene: Scene) -> None:
+    content, _ = scene.offer(scene.agent)
+    scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)])
+    scene.agent.say(Reply(TASK, 0, content))
+    scene.pump()
+    assert len(scene.spool) == 1
+    scene.controller.on_peer(scene.client.near, False)
+    scene.loop.pass_time(7 * 86400 + 1)
+    assert len(scene.spool) == 0
+
+
+def test_a_client_that_said_farewell_is_forgotten_soon(scene: Scene) -> None:
+    scene.client.say(Farewell())
+    scene.pump()
+    assert scene.client.acked == [Farewell()]
+    assert scene.post.forgotten == []
+    scene.loop.pass_time(6)
+    assert scene.post.forgotten == [CLIENT]
+
+
+def test_a_signal_overtakes_what_waits_in_the_link(scene: Scene) -> None:
+    scene.on(
+        SendSignal, lambda peer, m: [Send(AGENT, Run(TASK, "push", [0], [Content()])), Send(AGENT, Deliver([0], 2))]
+    )
+    scene.client.say(SendSignal(1, 2))
+    scene.pump()
+    assert [type(d.message) for d in scene.agent.got] == [Deliver, Run]
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def test_the_hub_is_told_the_time_before_a_message_and_at_its_deadline(scene: Scene) -> None:
+    def later(*_: object) -> list[Effect]:
+        scene.brain.deadline = scene.loop.now + 5
+        return []
+
+    def passed(now: float) -> list[Effect]:
+        if scene.brain.deadline is not None and now >= scene.brain.deadline:
+            scene.brain.deadline = None
+        return []
+
+    scene.on(Query, later)
+    scene.on("tick", passed)
+    scene.client.say(Query(1, "x"))
+    scene.pump()
+    assert scene.brain.calls[0] == ("tick", 100.0)
+    scene.loop.pass_time(60)
+    assert scene.brain.heard("tick") == [[100.0], [105.0]]
+    assert scene.loop.alarms == []
+
+
+def test_an_idle_controller_has_no_alarm(scene: Scene) -> None:
+    scene.client.say(Query(1, "x"))
+    scene.pump()
+    assert scene.loop.alarms == []
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_a_stop_waits_for_the_engines(scene: Scene) -> None:
+    scene.brain.engine_count = 2
+
+    def lost(*_: object) -> list[Effect]:
+        scene.brain.engine_count -= 1
+        return []
+
+    scene.on(EngineLost, lost)
+    scene.controller.stop("SIGTERM")
+    scene.pump()
+    assert only(scene.agent.got) == StopEngines(None)
+    scene.agent.say(EngineLost("w", 0, "stopped", True))
+    scene.pump()
+    assert scene.ends == 0
+    scene.agent.say(EngineLost("w", 1, "stopped", True))
+    scene.pump()
+    assert scene.ends == 1
+    scene.loop.pass_time(60)
+    assert scene.ends == 1
+
+
+def test_a_stop_without_engines_ends_at_once(scene: Scene) -> None:
+    scene.controller.stop("SIGTERM")
+    scene.loop.run()
+    assert scene.ends == 1
+
+
+def test_a_stop_does_not_wait_for_ever(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.brain.engine_count = 1
+    scene.controller.stop("SIGTERM")
+    scene.loop.pass_time(7.9)
+    assert scene.ends == 0
+    scene.loop.pass_time(0.2)
+    assert scene.ends == 1
+    assert "1 engines did not end within 8 s" in caplog.text
+
+
+def test_the_second_stop_is_at_once(scene: Scene) -> None:
+    scene.brain.engine_count = 1
+    scene.controller.stop("SIGINT")
+    scene.controller.stop("SIGINT")
+    assert scene.ends == 1
+
+
+def test_the_hub_can_stop_the_controller(scene: Scene) -> None:
+    scene.on(Query, lambda peer, m: [Send(peer, Answer(m.request)), Stop("asked to")])
+    scene.client.say(Query(1, "x"))
+    scene.pump()
+    assert only(scene.client.got) == Answer(1)
+    assert scene.ends == 1

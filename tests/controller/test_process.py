@@ -1,0 +1,259 @@
+"""The controller as a process: who reaches it, what goes through it, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from controller.fakes import Bytes
+from controller.running import Caller, Client, EchoAgent, Running
+
+from helpers import eventually
+from ippmpi import connection
+from ippmpi.controller.place import private_key
+from ippmpi.net.conversation import Conversation
+from ippmpi.net.keys import KeyPair, keypair
+from ippmpi.net.link import LinkState
+from ippmpi.wire.messages import (
+    Content,
+    EnginesChanged,
+    Registered,
+    Reply,
+    Shutdown,
+    StopEngines,
+    Submit,
+)
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def start(tmp_path: Path, stack: ExitStack) -> Start:
+    def start(*options: str) -> Running:
+        running = Running(tmp_path, *options)
+        stack.callback(running.process.wait, 15)
+        stack.callback(running.stop, signal.SIGKILL)
+        return running
+
+    return start
+
+
+@pytest.fixture
+def running(start: Start) -> Running:
+    running = start()
+    assert running.ready, running.text
+    return running
+
+
+def folder_of(running: Running) -> Path:
+    return connection.node_folder_path(private_key(running.connection("client").folder_key))
+
+
+def with_engines(running: Running, stack: ExitStack, size: int = 1) -> tuple[Client, EchoAgent]:
+    agent = EchoAgent(running.connection("engine"), size)
+    stack.callback(agent.close)
+    agent.wait(Registered)
+    client = Client(running.connection("client"))
+    stack.callback(client.close)
+    client.wait(EnginesChanged)
+    return client, agent
+
+
+def refusal(caller: Caller) -> str:
+    with contextlib.closing(caller):
+        eventually(lambda: [s for s, _ in caller.states if s is LinkState.REFUSED])
+        return caller.states[-1][1]
+
+
+# --- start and stop ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_normal_stop_leaves_nothing_behind(running: Running, number: signal.Signals) -> None:
+    folder = folder_of(running)
+    assert (folder / "controller").is_socket()
+    assert running.stop(number) == 0
+    assert not folder.exists()
+    assert os.listdir(running.profile_dir / "security") == []
+    assert "Traceback" not in running.text
+
+
+def test_the_files_are_private_and_no_secret_is_logged(running: Running) -> None:
+    for role in connection.ROLES:
+        file = connection.path(running.profile_dir, role, "t")
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert running.connection(role).secret not in running.text
+    assert folder_of(running).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_stop_waits_for_the_engines(running: Running, stack: ExitStack) -> None:
+    _, agent = with_engines(running, stack, 3)
+    assert running.stop() == 0
+    assert agent.wait(StopEngines) == StopEngines(None)
+    assert "did not end" not in running.text
+    eventually(lambda: agent.link.conversation.idle, what="the end of the engines is acknowledged")
+
+
+def test_a_client_can_stop_everything(running: Running, stack: ExitStack) -> None:
+    client, agent = with_engines(running, stack)
+    client.say(Shutdown(1, controller=True))
+    assert running.process.wait(10) == 0
+    agent.wait(StopEngines)
+
+
+def test_a_second_controller_of_the_same_cluster_is_refused(running: Running, start: Start) -> None:
+    second = start()
+    assert not second.ready
+    assert second.process.wait(10) == 1
+    assert f"runs already (pid {running.process.pid}" in second.text
+    assert running.connection("client").controller.pid == running.process.pid
+
+
+def test_what_a_killed_controller_left_is_replaced(running: Running, start: Start) -> None:
+    folder = folder_of(running)
+    running.stop(signal.SIGKILL)
+    assert folder.exists()
+    second = start()
+    assert second.ready, second.text
+    assert not folder.exists()
+    assert second.connection("client").controller.pid == second.process.pid
+    assert second.stop() == 0
+
+
+def test_a_file_of_another_tool_is_left_alone(tmp_path: Path, start: Start) -> None:
+    file = connection.path(tmp_path, "client", "t")
+    connection.write_private(file, b'{"key": "secret", "registration": "tcp://1.2.3.4:5"}')
+    running = start()
+    assert not running.ready
+    assert running.process.wait(10) == 1
+    assert "ipyparallel" in running.text
+    assert b"1.2.3.4" in file.read_bytes()
+
+
+def test_a_port_in_use_is_named(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        running = start("--port", str(port))
+        assert running.process.wait(10) == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in running.text
+    assert "Traceback" not in running.text
+
+
+def test_an_unknown_policy_is_named(start: Start) -> None:
+    running = start("--policy", "nonsense")
+    assert running.process.wait(10) == 1
+    assert "no 'nonsense' in ippmpi.policies; have" in running.text
+
+
+def test_without_an_address_there_is_no_tcp_port(start: Start, stack: ExitStack) -> None:
+    running = start("--ip", "")
+    assert running.connection("client").address == ""
+    with_engines(running, stack)
+
+
+# --- who comes in --------------------------------------------------------------------------------
+
+
+def test_a_client_comes_in_over_tcp_with_its_key(running: Running) -> None:
+    at = running.connection("client")
+    assert at.address.startswith("tcp://127.0.0.1:")
+    with contextlib.closing(Client(at, endpoint=at.address)) as client:
+        assert client.wait(EnginesChanged) == EnginesChanged([], [], [])
+        assert client.link.conversation.about["cluster_id"] == "t"
+
+
+def test_a_client_s_key_is_no_agent_s(running: Running) -> None:
+    at = running.connection("client")
+    assert "'client'" in refusal(Caller(at, "agent", "agent:w@h", endpoint=at.address))
+
+
+def test_an_unknown_key_does_not_come_in(running: Running) -> None:
+    at = running.connection("client")
+    refusal(Caller(at, "client", "client:00", endpoint=at.address, keys=KeyPair(*keypair())))
+
+
+def test_another_role_is_refused_on_the_socket_too(running: Running) -> None:
+    assert "takes the roles client and agent" in refusal(Caller(running.connection("client"), "engine", "engine:3"))
+
+
+# --- work ----------------------------------------------------------------------------------------
+
+
+def test_a_small_task_goes_there_and_back(running: Running, stack: ExitStack) -> None:
+    client, _ = with_engines(running, stack, 2)
+    client.say(Submit(f"{client.id}-1", "echo", [0, 1], [Content(b"blob", 4)]))
+    client.wait(Reply, 2)
+    replies = {m.engine: m.content for m in client.got if isinstance(m, Reply)}
+    assert replies == {0: Content(b"blob", 4), 1: Content(b"blob", 4)}
+    eventually(lambda: client.link.conversation.idle, what="the request is in the store")
+
+
+def test_a_large_content_goes_there_and_back_and_its_space_is_free_again(running: Running, stack: ExitStack) -> None:
+    client, _ = with_engines(running, stack)
+    blob = os.urandom(20_000_000)
+    push(client, 1, blob, op="echo")
+    client.wait(Reply)
+    eventually(lambda: client.blobs.get(f"{client.id}-1") == blob)
+    eventually(lambda: not spool_files(running), what="the spool is empty")
+
+
+def push(client: Client, number: int, blob: bytes, op: str = "push") -> None:
+    def submit(conversation: Conversation) -> None:
+        content = Content(size=len(blob), transfer=conversation.offer(Bytes(blob)))
+        conversation.send(
+            Submit(f"{client.id}-{number}", op, [0], [content]),
+            on_ack=lambda: conversation.withdraw(content.transfer),
+        )
+
+    client.do(submit)
+
+
+def spool_files(running: Running) -> list[str]:
+    folder = Path(f"/proc/{running.process.pid}/fd")
+    return [link for name in os.listdir(folder) if "/spool/" in (link := os.readlink(folder / name))]
+
+
+def test_records_in_a_folder_of_the_user_outlive_the_controller(start: Start, stack: ExitStack, tmp_path: Path) -> None:
+    running = start("--store-dir", str(tmp_path / "store"))
+    client, _ = with_engines(running, stack)
+    client.say(Submit(f"{client.id}-1", "echo", [0], [Content(b"blob", 4)], label="f"))
+    client.wait(Reply)
+    assert running.stop() == 0
+    (file,) = (tmp_path / "store").glob("t-*/records.sqlite")
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT task, label FROM requests").fetchall() == [(f"{client.id}-1", "f")]
+        assert db.execute("SELECT content FROM replies").fetchall() == [(b"blob",)]
+
+
+def test_it_is_idle_when_there_is_nothing_to_do(running: Running, stack: ExitStack) -> None:
+    with_engines(running, stack)
+    before = running.cpu_ticks()
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: False, 3)
+    assert running.cpu_ticks() - before <= 2  # 10 ms each
+
+
+@pytest.mark.slow
+def test_it_stays_small(running: Running, stack: ExitStack) -> None:
+    client, _ = with_engines(running, stack)
+    for number in range(10_000):
+        client.say(Submit(f"{client.id}-{number}", "echo", [0], [Content(b"x" * 500, 500)]))
+    client.wait(Reply, 10_000, 60)
+    blob = bytes(64 << 20)
+    for number in range(10_000, 10_010):
+        push(client, number, blob)
+        client.wait(Reply, number + 1, 30)
+    assert running.resident_kb() <= 60_000

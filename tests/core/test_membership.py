@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import pytest
+
+from core.house import ALICE, BOB, House, agent, records, small_house
+from ippmpi.core.limits import Limits
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import Peer
+from ippmpi.wire.messages import (
+    Content,
+    EngineLost,
+    EnginesChanged,
+    Placement,
+    Registered,
+    RegisterEngines,
+    Reply,
+    Revoke,
+    StopEngines,
+)
+
+
+def ids(house: House) -> list[int]:
+    return sorted(house.hub.ledger.engines)
+
+
+# --- joining ---
+
+
+def test_nobody_hears_of_a_world_before_all_ranks_are_there() -> None:
+    house = House()
+    house.client()
+    assert house.changes() == [EnginesChanged([], [], [])]
+    assert house.node([2, 3], 4, host="h2") == []
+    house.client(BOB)
+    assert house.changes(to=BOB) == [EnginesChanged([], [], [])]
+    house.node([1, 0], 4, host="h1")
+    for peer in (ALICE, BOB):
+        (change,) = house.changes(to=peer)
+        assert [(e.id, e.rank, e.host, e.pid, e.size) for e in change.joined] == [
+            (0, 0, "h1", 100, 4), (1, 1, "h1", 101, 4), (2, 2, "h2", 102, 4), (3, 3, "h2", 103, 4)
+        ]  # fmt: skip
+    assert house.sent(Registered, to=agent("h1")) == house.sent(Registered, to=agent("h2")) == [Registered("w", 0)]
+
+
+def test_a_client_that_comes_later_hears_of_everybody() -> None:
+    house = small_house(2)
+    house.client(BOB)
+    assert [e.id for e in house.changes(to=BOB)[0].joined] == [0, 1]
+    house.took(house.hub.disconnected(BOB))
+    house.client(BOB)
+    assert [e.id for e in house.changes(to=BOB)[0].joined] == [0, 1]
+
+
+def test_worlds_get_contiguous_ids_in_the_order_in_which_they_are_complete() -> None:
+    house = House()
+    house.client()
+    house.node([0], 2, world="slow")
+    house.node([0, 1, 2], 3, world="fast")
+    house.node([1], 2, world="slow", host="h2")
+    assert [(e.world, e.id) for c in house.sent(EnginesChanged, ever=True) for e in c.joined] == [
+        ("fast", 0), ("fast", 1), ("fast", 2), ("slow", 3), ("slow", 4)
+    ]  # fmt: skip
+
+
+def test_a_replaced_agent_takes_over_live_ranks() -> None:
+    house = small_house(2)
+    task = house.submit([0])
+    new = Peer("agent:w@h1-new")
+    house.took(house.hub.connected(new, {}))
+    house.handle(new, RegisterEngines("w", 2, records([0, 1])))
+    assert house.sent(Registered, to=new) == [Registered("w", 0)]
+    assert house.changes() == []
+    assert house.took(house.hub.gone(agent(), "killed")) == []
+    house.submit([0, 1])
+    assert [to for to, _, _ in house.runs()] == [new]
+    assert house.handle(agent(), EngineLost("w", 0, "late news")) == []
+    house.handle(new, Reply(task, 0, Content()))
+    assert not house.live(task)
+
+
+def test_the_ranks_of_an_incomplete_world_can_be_attached_again() -> None:
+    house = House()
+    house.client()
+    house.node([0], 2)
+    assert house.node([0], 2) == []
+    house.node([1], 2, host="h2")
+    assert ids(house) == [0, 1]
+    house.lose(1, host="h2")
+    house.node([0], 2)
+    assert house.sent(Registered) == [Registered("w", 0)]
+
+
+def test_another_pid_for_a_live_rank_is_refused_until_the_old_one_is_lost() -> None:
+    house = small_house(2)
+    with pytest.raises(ProtocolError, match="rank 1 is pid 101"):
+        house.node([1], 2, pid=500)
+    assert ids(house) == [0, 1]
+    house.lose(1)
+    house.node([1], 2, pid=500)
+    assert [(e.id, e.pid) for e in house.changes(to=ALICE)[0].joined] == [(1, 501)]
+
+
+def test_a_world_that_comes_again_gets_its_old_ids_back() -> None:
+    house = small_house(2)
+    house.node([0, 1], 2, world="second", host="h2")
+    house.took(house.hub.gone(agent("h2", "second"), "node down"))
+    house.took(house.hub.gone(agent(), "node down"))
+    assert ids(house) == []
+    house.node([0, 1], 2, world="second", host="h2", pid=700)
+    assert ids(house) == [2, 3]
+    house.node([0], 1, world="third")
+    assert ids(house) == [0, 2, 3]
+
+
+def test_a_registration_from_an_agent_that_has_not_connected_is_refused() -> None:
+    house = small_house(1)
+    with pytest.raises(ProtocolError, match="has not connected"):
+        house.handle(agent("h9"), RegisterEngines("x", 1, records([0])))
+
+
+def test_more_engines_than_the_limit_are_refused() -> None:
+    house = small_house(2, Limits(engines=3))
+    with pytest.raises(ProtocolError, match="3 are the limit"):
+        house.node([0, 1], 2, world="x")
+    house.node([0, 1], 2)  # these are there already
+    assert ids(house) == [0, 1]
+
+
+# --- leaving ---
+
+
+def test_a_lost_engine_fails_its_tasks_with_rank_host_pid_cause_and_last_output() -> None:
+    house = small_house(2, Limits(last_output=9))
+    direct, balanced = house.submit([0, 1]), house.submit(placement=Placement(candidates=[1]))
+    house.handle(agent(), EngineLost("w", 1, "killed by signal 11", output="a long tale\nSegfault\n"))
+    assert house.changes() == [EnginesChanged([], [1], ["killed by signal 11"])]
+    assert house.failures() == [(direct, 1, "EngineError"), (balanced, 1, "EngineError")]
+    failure = house.sent(Reply)[0].failure
+    assert (failure.engine, failure.rank, failure.world, failure.host, failure.pid) == (1, 1, "w", "h1", 101)
+    assert failure.evalue == (
+        "engine 1 (rank 1 of w on h1, pid 101) was lost: killed by signal 11\n--- last output ---\nSegfault\n"
+    )
+    assert house.reply(direct, 1) == []
+    assert house.live(direct)
+    house.reply(direct, 0)
+    assert not house.live(direct)
+
+
+def test_a_loss_is_told_once_and_the_rest_of_the_world_goes_on() -> None:
+    house = small_house(3)
+    house.lose(1)
+    assert house.lose(1) == []
+    assert house.lose(7) == []
+    assert house.handle(agent(), EngineLost("nowhere", 0, "x")) == []
+    house.submit([0, 2])
+    assert house.runs()[0][2] == [0, 2]
+
+
+def test_an_expected_exit_has_the_reason_stopped() -> None:
+    house = small_house(1)
+    house.handle(agent(), EngineLost("w", 0, "exit code 0", expected=True, exit_code=0))
+    assert house.changes() == [EnginesChanged([], [0], ["stopped"])]
+
+
+def test_an_agent_that_is_gone_takes_its_engines_along_with_one_notice() -> None:
+    house = House()
+    house.client()
+    house.node([0, 1], 3)
+    house.node([2], 3, host="h2")
+    task = house.submit([0, 1, 2])
+    house.took(house.hub.gone(agent(), "node h1 does not answer"))
+    assert house.changes() == [EnginesChanged([], [0, 1], ["node h1 does not answer"] * 2)]
+    assert [engine for _, engine, _ in house.failures()] == [0, 1]
+    assert "node h1 does not answer" in house.texts()[0]
+    assert house.live(task)
+    assert house.took(house.hub.gone(agent(), "again")) == []
+
+
+def test_engines_that_were_told_to_stop_are_stopped_when_their_agent_is_gone() -> None:
+    house = small_house(1)
+    house.took(house.hub._membership.stop([house.hub.ledger.engines[0]]))
+    house.took(house.hub.gone(agent(), "link closed"))
+    assert house.changes()[0].reasons == ["stopped"]
+
+
+def test_a_rank_that_is_lost_before_its_world_is_complete_is_no_news() -> None:
+    house = House()
+    house.client()
+    house.node([0], 2)
+    assert house.lose(0) == []
+    house.node([0, 1], 2, pid=300)
+    assert ids(house) == [0, 1]
+
+
+def test_a_rank_that_was_told_to_stop_keeps_its_world_from_being_complete() -> None:
+    house = House()
+    house.client()
+    house.node([0], 2)
+    house.took(house.hub._membership.stop(list(house.hub.ledger.agents[agent()].engines.values())))
+    house.node([1], 2, host="h2")
+    assert ids(house) == []
+    assert house.sent(StopEngines) == []
+
+
+def test_names_of_lost_worlds_and_causes_are_bounded() -> None:
+    house = House(Limits(kept_worlds=2, kept_losses=2))
+    for i in range(5):
+        house.node([0, 1], 2, world=f"w{i}", host="h1")
+        house.took(house.hub.gone(agent("h1", f"w{i}"), "down"))
+    assert list(house.hub.ledger.worlds) == ["w3", "w4"]
+    assert len(house.hub.ledger.losses) == 2
+
+
+# --- clients ---
+
+
+def test_a_client_that_is_away_loses_nothing() -> None:
+    house = small_house(1)
+    task, waiting = house.submit(), house.submit()
+    assert house.took(house.hub.disconnected(ALICE)) == []
+    house.reply(task, 0)
+    assert [r.task for r in house.sent(Reply, to=ALICE)] == [task]
+    assert house.live(waiting)
+
+
+def test_a_client_that_is_gone_drops_what_waits_and_leaves_what_runs() -> None:
+    house = small_house(2)
+    running = house.submit(contents=[Content(size=9, transfer=1)], placement=Placement(retries=3))
+    direct = house.submit([1])
+    house.submit()
+    waiting = house.submit(contents=[Content(size=9, transfer=2)])
+    house.took(house.hub.gone(ALICE, "does not come back"))
+    assert house.released() == [2]
+    assert not house.live(waiting)
+    assert house.sent(Reply) == house.sent(Revoke) == []
+    house.reply(direct, 1, content=Content(size=9, transfer=3))
+    assert house.released() == [3]
+    assert house.kept() == house.sent(Reply) == []
+    house.fail(running, 0)
+    assert house.released() == [1]
+    assert house.runs() == []
+
+
+def test_a_new_client_of_an_old_name_does_not_inherit_its_tasks() -> None:
+    house = small_house(1)
+    task = house.submit([0])
+    house.took(house.hub.gone(ALICE, "gone"))
+    house.client(ALICE)
+    house.reply(task, 0)
+    assert house.sent(Reply) == []
+    assert not house.hub.ledger.ended
+
+
+def test_gone_twice_or_unknown_changes_nothing() -> None:
+    house = small_house(1)
+    house.took(house.hub.gone(ALICE, "gone"))
+    assert house.took(house.hub.gone(ALICE, "gone")) == []
+    assert house.took(house.hub.disconnected(ALICE)) == []

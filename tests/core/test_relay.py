@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from core.house import ALICE, agent, small_house
+from ippmpi.core.limits import Limits
+from ippmpi.wire.messages import Display, Output
+
+
+def test_output_and_displays_go_to_the_owner_of_the_task_also_after_its_end() -> None:
+    house = small_house(1)
+    task = house.submit([0])
+    text, picture = Output(task, 0, "stdout", b"hello"), Display(task, 0, b"\x80")
+    for _ in range(2):
+        for message in (text, picture):
+            house.handle(agent(), message)
+            assert house.sent(type(message), to=ALICE) == [message]
+        house.reply(task, 0)
+
+
+def test_output_of_nobodys_task_is_dropped() -> None:
+    house = small_house(1)
+    task = house.submit([0])
+    assert house.handle(agent(), Output("", 0, "stdout", b"hello")) == []
+    assert house.handle(agent(), Output("x-1", 0, "stdout", b"hello")) == []
+    house.took(house.hub.gone(ALICE, "gone"))
+    assert house.handle(agent(), Output(task, 0, "stdout", b"hello")) == []
+
+
+def test_output_beyond_the_limit_is_replaced_by_one_notice() -> None:
+    house = small_house(1, Limits(output_bytes=10))
+    task = house.submit([0])
+    house.handle(agent(), Output(task, 0, "stdout", b"0123456789"))
+    assert len(house.sent(Output)) == 1
+    house.handle(agent(), Display(task, 0, b"\x80"))
+    (notice,) = house.sent(Output)
+    assert (notice.stream, notice.engine) == ("stderr", 0)
+    assert b"beyond 10 bytes is not shown" in notice.text
+    house.reply(task, 0)
+    assert house.handle(agent(), Output(task, 0, "stdout", b"more")) == []

@@ -1,0 +1,239 @@
+"""The store's thread, on real files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ippmpi.core.effects import Keep
+from ippmpi.ids import TaskId
+from ippmpi.store.keeper import Store
+from ippmpi.store.records import RequestState, StoreLimits
+from ippmpi.wire.messages import Content, EngineLost, Failure, Placement, Reply, Submit
+
+CLIENT = "0123456789ab"
+
+
+def submit(number: int, targets: list[int], *, placement: Placement | None = None, label: str = "") -> Keep:
+    task = f"{CLIENT}-{number}"
+    return Keep(TaskId(task), Submit(task, "apply", targets, [Content(b"x")], label, placement))
+
+
+def reply(number: int, engine: int, *, content: Content | None = None, failure: Failure | None = None) -> Keep:
+    task = f"{CLIENT}-{number}"
+    return Keep(TaskId(task), Reply(task, engine, content or Content(b"value", 5), failure, 1.0, 2.0))
+
+
+class Dones:
+    """Counts the ``done`` calls, as a loop would make them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.handed = 0
+        self._changed = threading.Condition()
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        with self._changed:
+            self.handed += 1
+            call()
+            self._changed.notify_all()
+
+    def one(self) -> None:
+        self.count += 1
+
+    def wait(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count >= count, 10), f"{self.count} of {count} were done"
+
+
+@pytest.fixture
+def dones() -> Dones:
+    return Dones()
+
+
+@contextlib.contextmanager
+def opened(path: Path, dones: Dones, limits: StoreLimits | None = None) -> Iterator[Store]:
+    store = Store(path, dones.call_soon, limits)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def keep(store: Store, dones: Dones, *records: Keep) -> None:
+    goal = dones.count + len(records)
+    for record in records:
+        store.keep(record, dones.one)
+    dones.wait(goal)
+
+
+def test_a_request_is_pending_until_all_its_targets_replied(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0, 2], label="f"), reply(1, 2))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert (found.state, found.finished) == (RequestState.PENDING, None)
+        keep(store, dones, reply(1, 0))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert found.finished is not None
+        assert found.state is RequestState.OK
+        assert (found.client, found.op, found.label, found.targets) == (CLIENT, "apply", "f", [0, 2])
+        assert [(r.engine, r.content, r.size, r.started, r.completed) for r in found.replies] == [
+            (0, b"value", 5, 1.0, 2.0),
+            (2, b"value", 5, 1.0, 2.0),
+        ]
+
+
+def test_a_balanced_request_ends_with_one_reply(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [], placement=Placement()), reply(1, 3))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert found.state is RequestState.OK
+
+
+def test_a_failure_comes_back_as_it_was(tmp_path: Path, dones: Dones) -> None:
+    failure = Failure("ValueError", "no", "traceback", engine=1, rank=1, world="w", host="h", pid=7)
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [1]), reply(1, 1, failure=failure, content=Content()))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert found.state is RequestState.FAILED
+        assert found.replies[0].failure == failure
+
+
+def test_of_a_transfer_only_the_size_is_kept(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [1]), reply(1, 1, content=Content(size=10_000_000, transfer=4)))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert (found.replies[0].content, found.replies[0].size) == (None, 10_000_000)
+
+
+def test_a_record_that_comes_twice_counts_once(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0, 1]), submit(1, [0, 1]), reply(1, 0), reply(1, 0))
+        (found,) = store.load()
+        assert found.state is RequestState.PENDING
+
+
+def test_an_unknown_request_has_no_result(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, reply(9, 0))
+        assert store.result(f"{CLIENT}-9") is None
+        assert store.load() == []
+
+
+def test_only_requests_and_ends_are_kept(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store, pytest.raises(TypeError, match="EngineLost"):
+        store.keep(Keep(TaskId("t"), EngineLost("w", 0, "killed")), dones.one)
+
+
+def test_what_is_queued_together_is_one_transaction(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        for number in range(500):
+            store.keep(submit(number, [0]), dones.one)
+        dones.wait(500)
+        assert dones.handed < 50
+        assert len(store.load()) == 500
+
+
+def test_closing_writes_what_is_queued_and_calls_done(tmp_path: Path, dones: Dones) -> None:
+    store = Store(tmp_path / "s", dones.call_soon)
+    for number in range(100):
+        store.keep(submit(number, [0]), dones.one)
+    store.close()
+    store.close()
+    assert dones.count == 100
+    assert len(store.load()) == 100
+    assert not [t for t in threading.enumerate() if t.name == "ippmpi-store"]
+
+
+def test_what_was_unfinished_is_lost_for_the_next_controller(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0]), submit(2, [0]), reply(2, 0))
+    with opened(tmp_path / "s", dones) as store:
+        assert [r.state for r in store.load()] == [RequestState.LOST, RequestState.OK]
+
+
+def test_a_file_that_is_no_store_is_an_error(tmp_path: Path, dones: Dones) -> None:
+    (tmp_path / "s").write_bytes(b"not a database, and long enough to look at" * 100)
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        Store(tmp_path / "s", dones.call_soon)
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+def wait_until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen within 10 s"
+        time.sleep(0.01)
+
+
+def test_beyond_the_number_of_requests_the_oldest_finished_go(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones, StoreLimits(requests=10)) as store:
+        keep(store, dones, submit(0, [0]))
+        for number in range(1, 20):
+            keep(store, dones, submit(number, [0]), reply(number, 0))
+        wait_until(lambda: len(store.load()) <= 10 or bool(keep(store, dones, submit(0, [0]))))
+        tasks = [r.task for r in store.load()]
+        assert tasks[0] == f"{CLIENT}-0"  # it runs
+        assert tasks[-1] == f"{CLIENT}-19"
+        assert len(tasks) >= 5
+
+
+def test_beyond_the_bytes_the_oldest_finished_go_with_their_replies(tmp_path: Path, dones: Dones) -> None:
+    big = Content(b"x" * 60_000, 60_000)
+    with opened(tmp_path / "s", dones, StoreLimits(bytes=1_000_000)) as store:
+        for number in range(40):
+            keep(store, dones, submit(number, [0]), reply(number, 0, content=big))
+        wait_until(lambda: len(store.load()) <= 16 or bool(keep(store, dones, submit(39, [0]))))
+        assert store.result(f"{CLIENT}-0") is None
+        last = store.result(f"{CLIENT}-39")
+        assert last is not None
+        assert last.replies[0].content == big.inline
+    with contextlib.closing(sqlite3.connect(tmp_path / "s")) as db:
+        assert db.execute("SELECT count(*) FROM replies").fetchone()[0] <= 16
+
+
+def test_what_is_too_old_goes_at_the_next_look(tmp_path: Path, dones: Dones) -> None:
+    from ippmpi.store.database import Database
+
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0]), reply(1, 0), submit(2, [0]))
+    with contextlib.closing(sqlite3.connect(tmp_path / "s")) as db, db:
+        db.execute("UPDATE requests SET finished = 1.0 WHERE task = ?", (f"{CLIENT}-1",))
+    with contextlib.closing(Database(tmp_path / "s", StoreLimits(age_s=3600))) as database:
+        assert database.prune() == 1
+        assert database.prune() == 0
+
+
+# --- disk full -----------------------------------------------------------------------------------
+
+
+def test_a_full_disk_loses_records_but_not_the_work(
+    tmp_path: Path, dones: Dones, caplog: pytest.LogCaptureFixture
+) -> None:
+    big = Content(b"x" * 60_000, 60_000)
+    with opened(tmp_path / "s", dones, StoreLimits(file_bytes=1 << 20)) as store:
+        keep(store, dones, submit(1, [*range(30)]))
+        for engine in range(30):
+            keep(store, dones, reply(1, engine, content=big))
+        (error,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+        assert "full" in error.getMessage()
+        keep(store, dones, submit(2, [0]))  # small enough
+        assert {r.task: r.state for r in store.load()} == {
+            f"{CLIENT}-1": RequestState.LOST,
+            f"{CLIENT}-2": RequestState.PENDING,
+        }
+        assert "can be written again" in caplog.text

@@ -1,0 +1,100 @@
+"""The spool, on real files."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ippmpi.store.spool import Spool, raise_descriptor_limit
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool", 1000)
+    yield spool
+    spool.close()
+
+
+def test_what_was_written_is_read_back_while_the_rest_is_still_coming(spool: Spool) -> None:
+    file = spool.create(6)
+    assert file.available() == 0
+    file.write(0, memoryview(b"abc"))
+    assert file.available() == 3
+    assert file.read(1, 3) == b"bc"
+    file.write(3, memoryview(b"def"))
+    assert file.read(0, 6) == b"abcdef"
+
+
+def test_a_file_has_no_name(spool: Spool, tmp_path: Path) -> None:
+    spool.create(10).write(0, memoryview(b"0123456789"))
+    assert os.listdir(tmp_path / "spool") == []
+
+
+@pytest.mark.parametrize(("offset", "size"), [(1, 1), (0, 7)])
+def test_bytes_that_cannot_be_the_next_are_refused(spool: Spool, offset: int, size: int) -> None:
+    with pytest.raises(ValueError, match="of 6 are there"):
+        spool.create(6).write(offset, memoryview(b"x" * size))
+
+
+def test_reading_what_is_not_there_is_an_error(spool: Spool) -> None:
+    file = spool.create(6)
+    file.write(0, memoryview(b"abc"))
+    with pytest.raises(OSError, match="ends at 3"):
+        file.read(0, 6)
+
+
+def test_the_last_owner_frees_the_space_and_the_descriptor(spool: Spool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    file = spool.create(600)
+    file.retain()
+    file.release()
+    assert (spool.used_bytes, len(spool)) == (600, 1)
+    file.release()
+    file.release()
+    assert (spool.used_bytes, len(spool)) == (0, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ValueError, match="free"):
+        file.retain()
+
+
+def test_a_content_beyond_the_limit_is_refused_with_both_numbers(spool: Spool) -> None:
+    spool.create(600)
+    with pytest.raises(OSError, match="holds 600 of at most 1000 bytes, 401 more do not fit"):
+        spool.create(401)
+    spool.create(400)
+
+
+def test_closing_frees_everything(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    spool = Spool(tmp_path, 1000)
+    spool.create(1).retain()
+    spool.create(2)
+    spool.close()
+    assert len(spool) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_large_content_stays_out_of_memory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1 << 30)
+    chunk = memoryview(bytes(1 << 20))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file = spool.create(128 << 20)
+    for offset in range(0, 128 << 20, 1 << 20):
+        file.write(offset, chunk)
+        file.read(offset, offset + (1 << 20))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    spool.close()
+    assert grown < 16 * 1024  # KB
+
+
+def test_the_limit_of_open_files_goes_to_the_top() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        assert raise_descriptor_limit() == hard
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

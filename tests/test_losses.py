@@ -1,0 +1,112 @@
+"""Ranks that die: whoever waits hears of it within two seconds, with rank, host, process and cause."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clusters import defined, running
+
+import ippmpi as ipp
+from helpers import alive, eventually
+
+pytestmark = pytest.mark.mpi
+
+LIMIT_S = 2.0
+
+DYING = defined("""
+    def leave():
+        import os
+        os._exit(7)
+
+    def crash():
+        import ctypes
+        ctypes.string_at(0)
+
+    def abort():
+        import os
+        os.abort()
+
+    def sleep(folder):
+        import os, pathlib, time
+        pathlib.Path(folder, str(os.getpid())).touch()
+        time.sleep(60)
+""")
+
+
+@pytest.fixture(params=["mpi", "local"])
+def rc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ipp.Client]:
+    with running(tmp_path / "profile", 2, request.param) as (_, rc):
+        yield rc
+
+
+def lost(result: ipp.AsyncResult) -> ipp.RemoteError:
+    """Wait for the error of a task whose engine died; fail if it comes late."""
+    started = time.monotonic()
+    with pytest.raises(ipp.EngineError) as caught:
+        result.get(timeout=10)
+    assert time.monotonic() - started < LIMIT_S
+    assert isinstance(caught.value, ipp.RemoteError)
+    return caught.value
+
+
+def assert_tells(error: ipp.RemoteError, pid: int, cause: str) -> None:
+    text = str(error)
+    for word in ("rank 1", os.uname().nodename, str(pid), cause):
+        assert word in text, f"{word!r} is not in {text!r}"
+    assert error.engine_info["rank"] == 1
+    assert error.engine_info["pid"] == pid
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [(DYING.leave, "code 7"), (DYING.crash, "SIGSEGV"), (DYING.abort, "SIGABRT")],
+    ids=["_exit", "segfault", "abort"],
+)
+def test_a_task_that_ends_its_process_is_told_apart(rc: ipp.Client, function: object, cause: str) -> None:
+    pid = rc[1].apply_sync(os.getpid)
+    assert_tells(lost(rc[1].apply_async(function)), pid, cause)
+
+
+def test_a_killed_rank_fails_its_running_and_its_waiting_tasks(rc: ipp.Client, tmp_path: Path) -> None:
+    folder = tmp_path / "busy"
+    folder.mkdir()
+    pid = rc[1].apply_sync(os.getpid)
+    first, second = rc[1].apply_async(DYING.sleep, str(folder)), rc[1].apply_async(os.getpid)
+    eventually(lambda: any(folder.iterdir()), what="the task runs")
+    os.kill(pid, signal.SIGKILL)
+    assert_tells(lost(first), pid, "SIGKILL")
+    assert_tells(lost(second), pid, "SIGKILL")
+    eventually(lambda: not alive(pid))
+
+
+def test_a_task_of_a_killed_rank_is_retried_on_another(tmp_path: Path) -> None:
+    with running(tmp_path / "profile", 2, "local") as (_, rc):
+        victim = rc[1].apply_sync(os.getpid)
+        survivor = rc[0].apply_sync(os.getpid)
+        once = defined(f"""
+            def once():
+                import os, signal
+                if os.getpid() == {victim}:
+                    os.kill({victim}, signal.SIGKILL)
+                return os.getpid()
+        """).once
+        balanced = rc.load_balanced_view()
+        with balanced.temp_flags(retries=1):
+            results = [balanced.apply_async(once) for _ in range(6)]
+        assert [result.get(timeout=10) for result in results] == [survivor] * 6
+        assert rc.ids == [0]
+
+
+def test_the_death_of_one_rank_ends_its_world(tmp_path: Path) -> None:
+    with running(tmp_path / "profile", 2, "mpi") as (_, rc):
+        pids = rc[:].apply_sync(os.getpid)
+        os.kill(pids[1], signal.SIGKILL)
+        eventually(lambda: not any(alive(pid) for pid in pids), timeout_s=5, what="all ranks have ended")
+        eventually(lambda: rc.ids == [], timeout_s=5, what="no engines are left")
+        with pytest.raises(ipp.NoEnginesRegistered):
+            rc[:].apply_sync(os.getpid)
