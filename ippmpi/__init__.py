@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         UnmetDependency,
     )
 
-    TimeoutError = TimeoutError
+    TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
 
 __version__ = "0.1.0"
 

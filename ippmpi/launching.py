@@ -32,6 +32,9 @@ ENGINE_ERROR = "ippmpi-engine: error:"
 KILL_AFTER_S = 2.0
 """Seconds that a program has between SIGTERM and SIGKILL."""
 
+TERM_TIMES = 4
+"""How often SIGTERM is sent in that time."""
+
 
 class State(enum.Enum):
     """A job's life: it is started once and ends once."""
@@ -205,13 +208,16 @@ class Launcher(ABC):
 
     def stop(self, timeout_s: float = 0.0) -> None:
         """End the job: give it *timeout_s* to end by itself, then SIGTERM, then SIGKILL; return when it is gone."""
-        steps = ((None, timeout_s), (signal.SIGTERM, KILL_AFTER_S), (signal.SIGKILL, KILL_AFTER_S))
-        for signum, wait_s in steps:
-            if signum is not None:
-                for process in self.processes:
-                    process.signal(signum, group=signum is signal.SIGKILL)
-            if self.wait(wait_s):
+        if self.wait(timeout_s):
+            return
+        for _ in range(TERM_TIMES):  # mpiexec drops a signal that comes before its ranks are there
+            self.signal(signal.SIGTERM)
+            if self.wait(KILL_AFTER_S / TERM_TIMES):
                 return
+        for process in self.processes:
+            process.signal(signal.SIGKILL, group=True)
+        if self.wait(KILL_AFTER_S):
+            return
         raise LaunchError(f"{self.name}: processes {[p.identity.pid for p in self.processes]} do not end after SIGKILL")
 
     def wait(self, timeout_s: float) -> bool:

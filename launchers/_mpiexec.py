@@ -90,6 +90,10 @@ _CAUSES = (
         "mpi4py finds no MPI library; install one beside it (pip install mpich) or load your system's MPI module",
     ),
     (
+        r"unsupported PMI version",
+        "MPI mismatch: this mpiexec belongs to another MPI than the one that mpi4py loads; use the mpiexec beside it",
+    ),
+    (
         r"execvp error|unable to (find|access|launch).*executable|executable.*not (found|find)",
         "program not found: the ranks' program is missing on a host that should run it",
     ),

@@ -58,7 +58,6 @@ LATE = {
     "dis": "only a function with globals needs it",
     "fcntl": "not on every system",
     "functools": "reached only with cloudpickle",
-    "sys": "reached only with IPython",
 }
 """Other modules that may be imported inside functions, and why."""
 

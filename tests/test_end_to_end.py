@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clusters import defined, running
 
 import ippmpi as ipp
+from clusters import defined, running
 from helpers import eventually
 
 pytestmark = pytest.mark.mpi

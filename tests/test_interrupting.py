@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clusters import defined, running, script
 
 import ippmpi as ipp
+from clusters import defined, running, script
 from helpers import eventually
 
 pytestmark = pytest.mark.mpi

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clusters import defined, running
 
 import ippmpi as ipp
+from clusters import defined, running
 from helpers import alive, eventually
 
 pytestmark = pytest.mark.mpi

@@ -60,6 +60,7 @@ def test_launchers_refuse_their_bare_name() -> None:
         exec(compile(source, "launchers/__init__.py", "exec"), {"__name__": "launchers"})
 
 
+@pytest.mark.usefixtures("installed")
 def test_templates_can_be_read() -> None:
     expected = {path.name for path in (ROOT / "job_templates").iterdir() if path.name != "__pycache__"}
     installed = files("ippmpi").joinpath("job_templates")

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clusters import running
 
 import ippmpi as ipp
+from clusters import running
 from helpers import PROC, eventually
 
 pytestmark = pytest.mark.mpi

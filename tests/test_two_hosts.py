@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed.hosts import Hosts, missing
 
 from helpers import eventually
+from testbed.hosts import Hosts, missing
 
 pytestmark = [pytest.mark.hosts, pytest.mark.mpi, pytest.mark.slow]
 

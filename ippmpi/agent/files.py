@@ -45,6 +45,21 @@ def _locked(path: Path) -> int:
         os.close(fd)  # its last holder has removed it in between
 
 
+def starter_lives(path: Path) -> bool | None:
+    """Say whether the rank that started this agent lives: it keeps the lock at *path*. None: there is no such lock."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def remove_traces(folder: Path, prefix: str) -> None:
     """Remove the exit records of this host's ranks and the lock by which they agreed who starts the agent."""
     record = re.compile(re.escape(prefix) + r"\.[0-9]+\.exit(\.new)?")

@@ -14,8 +14,14 @@ _log = logging.getLogger(__name__)
 STRAGGLERS_S = 10.0
 """How long ranks of this node that never joined are waited for when all others are gone."""
 
-FIRST_S = 300.0
-"""How long the first rank may take when nobody can be seen who started this agent."""
+STARTER_GONE_S = 4.0
+"""How long the first rank is waited for when the one that started this agent has died."""
+
+FIRST_S = 30.0
+"""How long the first rank is waited for when nobody knows who started this agent."""
+
+STARTER_LOOK_S = 2.0
+"""Between two looks at the starter, as long as no rank has joined."""
 
 TELL_S = 2.0
 """How long the controller may be silent while it still has to hear of something."""
@@ -51,10 +57,16 @@ class Lifetime:
         self._progress = (0, 0)
         self.closing = False
 
-    def nobody_yet(self, wait_s: float) -> None:
-        """Leave in *wait_s* seconds unless a rank joins; nothing if one ever did."""
-        if not self._ranks:
-            self._set_timer(wait_s, self._tell)
+    def await_first(self, starter_lives: Callable[[], bool | None], waited_s: float = 0.0) -> None:
+        """Wait for a rank to join as long as *starter_lives* (None: not known), and a while longer."""
+        lives = starter_lives()
+        if lives:
+            waited_s = 0.0
+        if waited_s >= (FIRST_S if lives is None else STARTER_GONE_S):
+            _log.debug("no rank has come; leaving")
+            self._tell()
+            return
+        self._set_timer(STARTER_LOOK_S, lambda: self.await_first(starter_lives, waited_s + STARTER_LOOK_S))
 
     def joined(self, rank: int, local_size: int) -> None:
         """A rank has come, of *local_size* on this node."""

@@ -107,6 +107,10 @@ class Members:
         """Return the one that speaks through *conversation*."""
         return self._by_conversation.get(conversation)
 
+    def anyone_has(self, task: str) -> bool:
+        """Return whether any engine still has to reply to *task*."""
+        return any(task in engine.tasks for engine in self._by_rank.values())
+
     def with_ids(self, ids: Iterable[int]) -> list[LocalEngine]:
         """Return those of *ids* that are present; the controller hears of the others by ``EngineLost``."""
         return [engine for one in ids if (engine := self._by_id.get(one))]

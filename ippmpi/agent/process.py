@@ -7,20 +7,17 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
-from ippmpi.agent.causes import Ending
 from ippmpi.agent.contents import Contents
-from ippmpi.agent.files import SOCKET
-from ippmpi.agent.lifetime import FIRST_S, STRAGGLERS_S, Lifetime
+from ippmpi.agent.files import SOCKET, STARTERS_LOCK, starter_lives
+from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
 from ippmpi.agent.output import Outputs
 from ippmpi.agent.ranks import Post, Ranks
 from ippmpi.agent.relay import Relay
 from ippmpi.agent.traces import Traces
-from ippmpi.agent.watch import Watch, Watched
 from ippmpi.config import AgentSettings
 from ippmpi.connection import Connection, host_prefix, node_folder, on_this_host
 from ippmpi.errors import ConnectionFileError, ProtocolError, Refused
-from ippmpi.identity import identify
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.net.keys import KeyPair
 from ippmpi.net.link import Dial, Link, LinkState
@@ -53,7 +50,7 @@ def endpoints(connection: Connection, transport: str = "auto") -> tuple[str, ...
         ConnectionFileError: nowhere.
     """
     unix = transport == "auto" and on_this_host(connection)
-    found = [f"ipc://{connection.socket}"] if unix else []
+    found = [f"unix://{connection.socket}"] if unix else []
     if connection.address:
         found.append(connection.address)
     if not found:
@@ -71,13 +68,12 @@ class Agent:
         """Bind the engines' socket and dial the controller; ``run`` does the rest."""
         dial = _dial(connection, world, settings)
         self._settings = settings
-        self._starter: Watch | None = None
         self._folder = node_folder(connection.folder_key)
         self._prefix = host_prefix()
         self.loop = loop = Loop()
         self._router = Router(
             loop,
-            ipc=str(self._folder / (self._prefix + SOCKET)),
+            unix=str(self._folder / (self._prefix + SOCKET)),
             on_hello=self._on_hello,
             on_message=lambda delivery: _dispatch(self._from_engines, delivery),
             on_peer=self._on_peer,
@@ -91,7 +87,8 @@ class Agent:
         )
         self._wire(world)
         self._await_controller()
-        self._await_first_rank()
+        starters_lock = self._folder / (self._prefix + STARTERS_LOCK)
+        self._lifetime.await_first(lambda: starter_lives(starters_lock))
 
     def _wire(self, world: str) -> None:
         loop, controller = self.loop, self._link.conversation
@@ -102,7 +99,7 @@ class Agent:
         self._lifetime = Lifetime(loop, members, controller, progress=contents.progress, leave=loop.stop)
         post = Post(world, self._folder, self._prefix, loop, controller)
         self._ranks = ranks = Ranks(post, members, outputs, traces, self._lifetime, self._router.forget)
-        relay = Relay(controller, members, contents, outputs, traces)
+        relay = Relay(controller, members, contents, outputs=outputs, traces=traces, later=loop.call_later)
         self._from_controller: Handlers = {
             Run: relay.on_run,
             Revoke: relay.on_revoke,
@@ -124,8 +121,6 @@ class Agent:
                 break
             except Exception:  # a bug in one callback must not take the node's ranks down
                 _log.exception("the agent goes on after an error of its own")
-        if self._starter is not None:
-            self._starter.close()
         self._ranks.close()
         self._link.close()
         self._router.close()
@@ -172,23 +167,6 @@ class Agent:
     def _on_peer(self, conversation: Conversation, connected: bool) -> None:
         # an engine lives as long as its process does, so this is only worth a line
         _log.debug("%s %s", conversation.name, "connected" if connected else "disconnected")
-
-    def _await_first_rank(self) -> None:
-        """Leave some time after the rank that started this process has died, unless one joins."""
-        starter = os.getppid()
-        if starter == 1:
-            self._lifetime.nobody_yet(FIRST_S)
-            return
-        try:
-            watched = Watched(starter, identify(starter).started, None)
-        except ProcessLookupError:
-            self._lifetime.nobody_yet(STRAGGLERS_S)
-            return
-
-        def on_end(ending: Ending) -> None:  # noqa: ARG001 - it is not recorded
-            self._lifetime.nobody_yet(STRAGGLERS_S)
-
-        self._starter = Watch(self.loop, watched, on_end)
 
 
 def _dial(connection: Connection, world: str, settings: AgentSettings) -> Dial:

@@ -22,19 +22,31 @@ from ippmpi.wire.messages import Content, Display, Failure, Reply, Revoke, Run
 
 _log = logging.getLogger(__name__)
 
+TOGETHER_S = 0.002
+"""How long a reply may wait for those of other local engines to the same request, so that they travel together."""
+
 
 class Relay:
     """Fans requests out, passes replies up."""
 
     def __init__(
-        self, controller: Conversation, members: Members, contents: Contents, outputs: Outputs, traces: Traces
+        self,
+        controller: Conversation,
+        members: Members,
+        contents: Contents,
+        *,
+        outputs: Outputs,
+        traces: Traces,
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        """Relay between *controller* and *members*."""
+        """Relay between *controller* and *members*; *later* is the loop's ``call_later``."""
         self._controller = controller
         self._members = members
         self._contents = contents
         self._outputs = outputs
         self._traces = traces
+        self._later = later
+        self._holding = False
 
     # --- from the controller -------------------------------------------------------------------
 
@@ -112,7 +124,15 @@ class Relay:
             reply, end = self._offer(reply, engine)
             self._controller.send(reply, on_ack=_both(end, delivery.done))
         else:
-            self._controller.send_raw(delivery.raw, on_ack=delivery.done)
+            hold = self._members.anyone_has(reply.task)
+            self._controller.send_raw(delivery.raw, on_ack=delivery.done, hold=hold)
+            if hold and not self._holding:
+                self._holding = True
+                self._later(TOGETHER_S, self._let_go)
+
+    def _let_go(self) -> None:
+        self._holding = False
+        self._controller.touch()
 
     def _offer(self, reply: Reply, engine: LocalEngine) -> tuple[Reply, Callable[[], None] | None]:
         try:

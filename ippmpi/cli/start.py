@@ -11,9 +11,9 @@ from ippmpi.cluster import Cluster
 from ippmpi.config import ClusterSettings
 from ippmpi.errors import ClusterError
 
+from .dispatch import ALREADY_RUNNING, FAILED
 from .foreground import Ended, ending_signals, watch
 from .parser import settings_of
-from .run import ALREADY_RUNNING, FAILED
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def _start(cluster: Cluster) -> int:
 
 def _stay(cluster: Cluster) -> int:
     watch(cluster)
-    if not cluster.cluster_file.exists():
+    if cluster.controller is not None and cluster.controller.poll() == 0:
         print("the cluster was stopped", flush=True)
         return 0
     print(f"error: the controller has ended by itself; its log: {cluster.controller_log}", file=sys.stderr)

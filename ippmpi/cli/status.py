@@ -12,8 +12,8 @@ from typing import Any
 from ippmpi.errors import ClusterError, ConnectionFileError
 from ippmpi.wire.messages import Query
 
+from .dispatch import NOT_RUNNING, text_of
 from .find import find_cluster
-from .run import NOT_RUNNING, text_of
 from .tables import print_table
 
 ANSWER_S = 10.0

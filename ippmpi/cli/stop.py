@@ -8,8 +8,8 @@ import sys
 from ippmpi.cluster import Cluster, ClusterManager
 from ippmpi.errors import ClusterError, ConnectionFileError
 
+from .dispatch import NOT_RUNNING, text_of
 from .find import find_cluster
-from .run import NOT_RUNNING, text_of
 
 
 def run(args: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ class LoadBalancedView(View):
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         placement = self._placement()
         requests = self.client.requests
-        collector = Collector(requests.parts((), "apply", self.label or ""), "apply")
+        collector = Collector(requests.parts((), "apply", self.label or ""), "apply", self.client)
         requests.submit_balanced(pack((function, args, kwargs)), collector, 0, placement)
         collector.release()
         return AsyncResult(requests, collector, single=True)
@@ -90,7 +90,7 @@ class LoadBalancedView(View):
         ready, length = columns(sequences)
         requests = self.client.requests
         parts = requests.parts((), "map", label or self.label or "", tasks=math.ceil(length / chunksize))
-        collector = Collector(parts, "map")
+        collector = Collector(parts, "map", self.client)
         sizes = [min(chunksize, length - start) for start in range(0, length, chunksize)]
         result = AsyncMapResult(
             requests,

@@ -22,8 +22,9 @@ class News(NamedTuple):
 class Collector:
     """Counts the parts that have come, and tells those who listen."""
 
-    def __init__(self, parts: Sequence[Part], method: str) -> None:
-        """Wait for *parts*, the results of a call of *method*."""
+    def __init__(self, parts: Sequence[Part], method: str, keep: object = None) -> None:
+        """Wait for *parts*, the results of a call of *method*. *keep* (the client) lives as long as this does."""
+        self.keep = keep
         self.parts = parts
         self.method = method
         self.order: list[int] = []
@@ -176,11 +177,12 @@ class Collector:
 
     def piece(self, index: int) -> Collector:
         """Return a collector of part *index* alone, which this one keeps informed."""
-        piece = Collector([self.parts[index]], self.method)
+        piece = Collector([self.parts[index]], self.method, self.keep)
         piece.sent = self.sent
         with self.changed:
             if self.parts[index].received:
-                piece._note(0)
+                with piece.changed:
+                    piece._note(0)
             elif self.problem is not None:
                 piece.problem = self.problem
             else:

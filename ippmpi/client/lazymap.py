@@ -10,6 +10,9 @@ from typing import Any, Self
 from ippmpi.client.results import AsyncResult
 from ippmpi.errors import RemoteError
 
+HELD = 100
+"""How many times the limit may be finished and wait for a slow one before them, or for the caller."""
+
 
 class LazyMapIterator(Iterator[Any]):
     """Yields the values of a lazy map; at most ``limit`` tasks are under way at a time.
@@ -37,12 +40,13 @@ class LazyMapIterator(Iterator[Any]):
         self._finished: SimpleQueue[AsyncResult] = SimpleQueue()
         self._early: deque[AsyncResult] = deque()  # finished, not yet yielded (unordered only)
         self._running = 0
+        self._held = 0  # submitted, not yet yielded
         self._exhausted = False
         self._problem: Exception | None = None
         self._fill()
 
     def _fill(self) -> None:
-        while not self._exhausted and (self._limit is None or self._running < self._limit):
+        while not self._exhausted and self._has_room():
             try:
                 item = next(self._items)
             except StopIteration:
@@ -53,9 +57,15 @@ class LazyMapIterator(Iterator[Any]):
                 return
             result = self._submit(item)
             self._running += 1
+            self._held += 1
             if self._ordered:
                 self._results.append(result)
             result.add_done_callback(self._finished.put)  # type: ignore[arg-type] # it gets itself
+
+    def _has_room(self) -> bool:
+        if self._limit is None:
+            return True
+        return self._running < self._limit and self._held < HELD * self._limit
 
     def __iter__(self) -> Self:
         """Return itself."""
@@ -69,6 +79,7 @@ class LazyMapIterator(Iterator[Any]):
                 problem, self._problem = self._problem, None
                 raise problem
             raise StopIteration
+        self._held -= 1
         try:
             return result.get()
         except RemoteError as error:

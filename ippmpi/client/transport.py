@@ -87,6 +87,7 @@ class LinkTransport:
         self._closed = False
         self._link = LinkThread(f"ippmpi {dial.peer}", dial, on_message=self._on_message, on_state=self._on_state)
         self.call_soon = self._link.call_soon
+        self._link.start()
 
     @property
     def _conversation(self) -> Conversation:
@@ -154,7 +155,7 @@ def dial_for(connection: Connection, client_id: str) -> Dial:
         )
     endpoints = []
     if files.on_this_host(connection):
-        endpoints.append(f"ipc://{connection.socket}")
+        endpoints.append(f"unix://{connection.socket}")
     if connection.address:
         endpoints.append(connection.address)
     if not endpoints:

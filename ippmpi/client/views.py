@@ -49,7 +49,7 @@ class DirectView(View):
     def _collect(self, method: str, op: str, blobs: list[Blob], ids: list[int], label: str | None) -> Collector:
         requests = self.client.requests
         parts = requests.parts(ids, method, label or self.label or "")
-        collector = Collector(parts, method)
+        collector = Collector(parts, method, self.client)
         requests.submit(op, blobs, collector)
         collector.release()
         return collector

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.1  # how often a launcher is looked at while engines are waited for
 
+MPIEXEC_ENDS_S = 0.5  # what a launcher's own program may take after its last rank has ended
+
 
 class Cluster(ClusterState):
     """A controller and its engines.
@@ -156,7 +158,7 @@ class Cluster(ClusterState):
             except TimeoutError:
                 self.check()
             except EngineError:  # one came and went: its launcher will tell more
-                self._sets.wait(1.0)
+                self._sets.wait(1.0, lambda: self.running)
                 self.check()
                 raise
             if time.monotonic() >= deadline:
@@ -185,7 +187,8 @@ class Cluster(ClusterState):
                     targets = _targets(client, worlds)
                     if targets:
                         client.shutdown(targets, block=False)
-                self._sets.end(keys, self.settings.stop_timeout_s)
+                        self._sets.wait(self.settings.stop_timeout_s, lambda: self.running, keys)
+                self._sets.end(keys, MPIEXEC_ENDS_S)
             if self.running:
                 self.write_cluster_file()
 
@@ -204,8 +207,10 @@ class Cluster(ClusterState):
                 client.close()
             self._clients.clear()
             # the controller tells the agents, who end their engines well; without it nobody will
-            told = self.controller is not None and self.controller.signal(signal.SIGTERM)
-            self._sets.end(list(self.engines), self.settings.stop_timeout_s if told else 0.0)
+            if self.controller is not None and self.controller.signal(signal.SIGTERM):
+                self._sets.wait(self.settings.stop_timeout_s, lambda: self.running)
+                self._sets.end(list(self.engines), MPIEXEC_ENDS_S)
+            self._sets.end(list(self.engines), 0.0)
             if self.controller is not None:
                 self._end_controller(self.settings.stop_timeout_s)
 

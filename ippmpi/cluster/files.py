@@ -7,8 +7,9 @@ claimed before the controller is started, so that of two starters one is refused
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -87,38 +88,80 @@ def write(file: Path, record: ClusterRecord) -> None:
     connection.write_private(file, _encode(record))
 
 
-def claim(file: Path, record: ClusterRecord, on_stale: Callable[[ClusterRecord], None]) -> None:
+OnStale = Callable[[ClusterRecord], None]
+
+
+def claim(file: Path, record: ClusterRecord, on_stale: OnStale) -> None:
     """Create the file for a cluster that is about to start; a stale one is replaced after *on_stale* got it.
 
     Raises:
         ClusterError: a cluster of that id runs.
         ConnectionFileError: the file is another tool's.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    connection.write_private(draft, _encode(record))
-    try:
-        for _ in range(10):  # another starter may remove the same stale file
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, file)  # fails if it exists, on network file systems too
-                return
-            _remove_stale(file, on_stale)
-    finally:
-        draft.unlink()
-    raise ClusterError(f"several processes start cluster {record.cluster_id!r} at the same time; try again")
-
-
-def _remove_stale(file: Path, on_stale: Callable[[ClusterRecord], None]) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        found = read(file)
-        if found.alive():
+    with _locked(file):
+        found = _remove_stale(file, on_stale)
+        if found is not None:
             who = found.controller or found.starter
             what = "controller" if found.controller else "starting"
             raise ClusterError(
                 f"cluster {found.cluster_id!r} is already running ({what} pid {who.pid} on {who.host}); "
                 "stop it with 'ippmpi cluster stop', or choose another cluster id"
             )
-        on_stale(found)
-        file.unlink()
+        write(file, record)
+
+
+def read_running(file: Path, on_stale: OnStale) -> ClusterRecord:
+    """Read the file of a cluster that runs; a stale one is removed after *on_stale* got it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ClusterError: it was stale.
+        ConnectionFileError: it is another tool's.
+    """
+    record = read(file)
+    if record.alive():
+        return record
+    with _locked(file):
+        found = _remove_stale(file, on_stale)
+    if found is not None:  # it was started again meanwhile
+        return found
+    raise ClusterError(
+        f"cluster {record.cluster_id!r} of {record.profile_dir} is not running: its controller has ended without a "
+        "stop; what it left behind was removed"
+    )
+
+
+def _remove_stale(file: Path, on_stale: OnStale) -> ClusterRecord | None:
+    """Remove *file* if its cluster has ended, else return what it says; None without a file. The lock is held."""
+    try:
+        found = read(file)
+    except FileNotFoundError:
+        return None
+    if found.alive():
+        return found
+    on_stale(found)
+    file.unlink(missing_ok=True)
+    return None
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Let one process at a time decide about *file*; the lock file is gone afterwards."""
+    lock = file.with_name(f".{file.name}.lock")
+    connection.make_private_folder(file.parent)
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with contextlib.suppress(OSError):  # a file system without locks: the moment of danger is short
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                break
+        os.close(handle)  # the one who had it has removed it
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _encode(record: ClusterRecord) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import time
@@ -11,15 +12,14 @@ from pathlib import Path
 from typing import cast
 
 from ippmpi import connection, plugins
-from ippmpi.errors import ClusterError, LaunchError
+from ippmpi.errors import LaunchError
 from ippmpi.launching import Launcher
 
-from . import files
 from .files import ClusterRecord
 
 LAUNCHERS = "ippmpi.launchers"
 
-AGENT_LEAVES_S = 2.0
+AGENT_LEAVES_S = 3.0
 """Seconds that agents have to leave after their engines."""
 
 
@@ -31,19 +31,6 @@ def launcher_class(name: str) -> type[Launcher]:
 def find_launcher(saved: Mapping[str, object]) -> Launcher:
     """Return the launcher of a job that another process started."""
     return launcher_class(str(saved["launcher"])).from_dict(saved)
-
-
-def read_running(file: Path) -> ClusterRecord:
-    """Read the file of a cluster that runs; raise ClusterError, and clean up, if it has ended."""
-    record = files.read(file)
-    if record.alive():
-        return record
-    end_leftovers(record)
-    file.unlink(missing_ok=True)
-    raise ClusterError(
-        f"cluster {record.cluster_id!r} of {record.profile_dir} is not running: its controller has ended without a "
-        "stop; what it left behind was removed"
-    )
 
 
 def end_leftovers(record: ClusterRecord) -> None:
@@ -77,8 +64,27 @@ def remove_folders(folders: Iterable[str], wait_s: float = 0.0) -> None:
     deadline = time.monotonic() + wait_s
     ours = str(connection.node_folder_path(""))
     for folder in folders:
-        while os.path.exists(folder) and time.monotonic() < deadline:
+        while _in_use(folder) and time.monotonic() < deadline:
             time.sleep(0.01)
         with contextlib.suppress(OSError):
             if folder.startswith(ours) and os.lstat(folder).st_uid == os.getuid():
                 shutil.rmtree(folder)
+
+
+def _in_use(folder: str) -> bool:
+    """Say whether a process holds one of the folder's locks, as agents do while they live."""
+    return any(_held(lock) for lock in Path(folder).glob(f"{connection.host_prefix()}*.lock"))
+
+
+def _held(lock: Path) -> bool:
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

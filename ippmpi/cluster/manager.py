@@ -29,7 +29,7 @@ class ClusterManager:
             for file in files.all_paths(folder):
                 # ended (and removed now), another tool's, or just removed by its owner
                 with contextlib.suppress(ClusterError, ConnectionFileError, FileNotFoundError):
-                    cluster = Cluster.from_record(leftovers.read_running(file))
+                    cluster = Cluster.from_record(files.read_running(file, leftovers.end_leftovers))
                     self.clusters[f"{folder.name.removeprefix('profile_')}:{cluster.cluster_id}"] = cluster
         return self.clusters
 

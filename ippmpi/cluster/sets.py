@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ippmpi import connection, native
@@ -105,10 +106,12 @@ class EngineSets:
         """Return how many engines all sets together should have."""
         return sum(e.spec.n for e in self.launchers.values())
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait until each set has ended, at most *timeout_s* seconds for each."""
-        for launcher in self.launchers.values():
-            launcher.wait(timeout_s)
+    def wait(self, timeout_s: float, hope: Callable[[], bool], keys: Iterable[str] | None = None) -> None:
+        """Wait until sets (None: all) have ended, at most *timeout_s* seconds and only while there is *hope*."""
+        deadline = time.monotonic() + timeout_s
+        for key in list(self.launchers if keys is None else keys):
+            while time.monotonic() < deadline and hope() and not self.launchers[key].wait(0.02):
+                pass
 
     def said(self) -> str:
         """Return the last output of all sets, for an error's text; "" if they said nothing."""

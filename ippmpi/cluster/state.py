@@ -153,7 +153,7 @@ class ClusterState:
             ConnectionFileError: the file is another tool's.
         """
         file = Path(cluster_file or files.path(config.profile_folder(profile, profile_dir), cluster_id))
-        return cls.from_record(leftovers.read_running(file))
+        return cls.from_record(files.read_running(file, leftovers.end_leftovers))
 
     @classmethod
     def from_connection(

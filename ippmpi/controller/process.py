@@ -76,7 +76,7 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, rea
     try:
         router = Router(
             loop,
-            ipc=place.socket,
+            unix=place.socket,
             tcp=f"{bound}:{settings.port}" if bound else None,
             keys=place.keys,
             on_hello=lambda hello, role: _about(settings, hello, role),

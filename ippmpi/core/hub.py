@@ -106,23 +106,23 @@ class Hub:
     def handle(self, peer: Peer, message: m.Message) -> Iterator[Effect]:
         """Dispatch to ``on_<tag>``.
 
-        A message that cannot be raises ProtocolError from the iterator. Effects that came before
-        are valid: they release the contents of that message.
+        A message that cannot be raises ProtocolError, here or from the iterator before its first
+        effect; it has changed nothing, and its contents are the caller's to drop.
         """
         handler = self._handlers.get((_role(peer), type(message)))
         if handler is None:
-            return _reject(message, f"{peer} may not send {type(message).__name__}")
+            raise ProtocolError(f"{peer} may not send {type(message).__name__}")
         if peer not in self.ledger.clients and peer not in self.ledger.agents:
-            return _reject(message, f"{peer} has not connected, or is gone")
+            raise ProtocolError(f"{peer} has not connected, or is gone")
         return handler(peer, message)
 
     def on_submit(self, peer: Peer, message: m.Submit) -> Iterator[Effect]:
         """Start a new task. One that is known already is not started again."""
         known = self.ledger.record_of(message.task)
         if known is not None:
-            yield from release(message.contents)
             if known.owner != peer:
                 raise ProtocolError(f"{peer} submits {message.task}, which is a task of {known.owner}")
+            yield from release(message.contents)
             return
         yield Keep(TaskId(message.task), message)
         found = problem(message, self.ledger)
@@ -208,11 +208,3 @@ class Hub:
 
 def _role(peer: Peer) -> str:
     return peer.partition(":")[0]
-
-
-def _reject(message: m.Message, why: str) -> Iterator[Effect]:
-    if isinstance(message, m.Submit):
-        yield from release(message.contents)
-    elif isinstance(message, m.Reply):
-        yield from release([message.content])
-    raise ProtocolError(why)

@@ -14,8 +14,9 @@ def check(hub: Hub) -> None:
     ledger = hub.ledger
     assert not hub.ending.finished, "something ended and was not followed up"
     assert not hub.ending.touched, "some load changed and was not followed up"
+    waiting = {id(task) for task in ledger.queue}
     for task in ledger.tasks.values():
-        _check_task(task, ledger)
+        _check_task(task, ledger, waiting)
     for engine in ledger.engines.values():
         _check_engine(engine, ledger)
     _check_peers(ledger)
@@ -24,13 +25,13 @@ def check(hub: Hub) -> None:
     _check_bounds(ledger)
 
 
-def _check_task(task: Task, ledger: Ledger) -> None:
+def _check_task(task: Task, ledger: Ledger, waiting: set[int]) -> None:
     live = [part for part, state in task.parts.items() if state not in ENDED]
     assert len(live) == task.open > 0, f"{task.id}: {task.open} open parts are counted, there are {live}"
     for part in live:
         if part == NOWHERE:
             assert task.parts[part] is State.WAITING, f"{task.id} is {task.parts[part]} on no engine"
-            assert any(task is waiting for waiting in ledger.queue), f"{task.id} waits, but not in the queue"
+            assert id(task) in waiting, f"{task.id} waits, but not in the queue"
             continue
         assert task.parts[part] in HANDED, f"{task.id} waits on engine {part}"
         engine = ledger.engines[part]
@@ -101,5 +102,9 @@ def _check_bounds(ledger: Ledger) -> None:
     assert all(record.owner in ledger.clients for record in ledger.ended.values()), (
         "a client that is gone is remembered"
     )
+    for record in ledger.ended.values():
+        if record.engine is not None and record.engine.state is EngineState.LOST:
+            assert not record.engine.direct, f"{record.engine} is lost and keeps tasks"
+            assert not record.engine.balanced, f"{record.engine} is lost and keeps tasks"
     held = sum(task.inline_bytes for task in ledger.tasks.values() if isinstance(task, BalancedTask))
     assert held == ledger.held_bytes, f"{ledger.held_bytes} bytes are counted, {held} are held"

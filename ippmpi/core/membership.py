@@ -77,8 +77,8 @@ class Membership:
     def register(self, peer: Peer, message: RegisterEngines) -> Iterator[Effect]:
         """Enter ranks of a world; when it is complete, they get their ids and everybody hears of them."""
         ledger = self._ledger
-        if peer not in ledger.agents:
-            raise ProtocolError(f"{peer} registers engines but has not connected")
+        if not message.engines:
+            return
         world = ledger.worlds.get(WorldId(message.world)) or World(WorldId(message.world), message.size)
         world.check(message)
         here = sum(len(w.engines) for w in ledger.worlds.values())
@@ -86,8 +86,7 @@ class Membership:
             raise ProtocolError(f"{here} engines are registered, {ledger.limits.engines} are the limit")
         if not world.engines:
             world.size = message.size
-        if message.engines:
-            ledger.worlds[world.id] = world
+        ledger.worlds[world.id] = world
         attached = [self._attach(peer, world, record) for record in message.engines]
         new = [e for _, e in sorted(world.engines.items()) if e.state is EngineState.JOINING] if world.complete else []
         if new:
@@ -103,9 +102,7 @@ class Membership:
         if engine is None:
             engine = Engine(peer, world.id, record, self._ledger.limits.recent_tasks)
             world.engines[record.rank] = engine
-        old = self._ledger.agents.get(engine.agent)
-        if old is not None:
-            old.engines.pop((world.id, engine.rank), None)
+        self._ledger.agents[engine.agent].engines.pop((world.id, engine.rank), None)
         engine.agent = peer
         self._ledger.agents[peer].engines[world.id, engine.rank] = engine
         return engine

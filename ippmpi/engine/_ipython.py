@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import traceback
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -70,10 +70,22 @@ class _Compiler(CachingCompiler):
 
     filename: str | None = None
 
+    def __init__(self) -> None:
+        """Know no files yet."""
+        super().__init__()  # type: ignore[no-untyped-call] # IPython's
+        self._files: set[str] = set()
+
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
         """Return the name under which the code's lines are found."""
         name: str = super().get_code_name(raw_code, transformed_code, number)
+        if self.filename:
+            self._files.add(self.filename)
         return self.filename or name
+
+    def format_code_name(self, name: str) -> tuple[str, str] | None:
+        """Return what tracebacks call a cell; None for files, which they call by their names."""
+        found: tuple[str, str] | None = None if name in self._files else super().format_code_name(name)
+        return found
 
 
 class EngineShell(InteractiveShell):
@@ -105,11 +117,9 @@ class EngineShell(InteractiveShell):
         self.traceback_text = self.InteractiveTB.stb2text(stb)
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Keep the traceback; IPython would print those of exception groups by itself."""
-        error = exc_tuple[1] if exc_tuple else _current()
-        if isinstance(error, BaseExceptionGroup):
-            self.traceback_text = "".join(traceback.format_exception(error))
-        else:
+        """Keep the traceback. Ours is used for exits and for exception groups, which IPython would print."""
+        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if not isinstance(error, BaseExceptionGroup | SystemExit):
             super().showtraceback(exc_tuple, *args, **kwargs)
 
     def show_usage_error(self, exc: BaseException) -> None:
@@ -125,12 +135,6 @@ class EngineShell(InteractiveShell):
         raise SystemExit("an engine ends with its cluster: use client.shutdown()")
 
     system = InteractiveShell.system_raw  # the command writes to the captured descriptors itself; no terminal, no fork
-
-
-def _current() -> BaseException | None:
-    import sys
-
-    return sys.exc_info()[1]
 
 
 def start(namespace: Namespace, publish: Publish) -> EngineShell:

@@ -12,6 +12,7 @@ MOST_TEXT = 64 * 1024
 """Characters of a message or traceback that are kept: half from the start, half from the end."""
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_SHELL = os.sep + os.path.join("IPython", "core", "interactiveshell.py")
 
 
 def describe(error: BaseException) -> Failure:
@@ -48,7 +49,7 @@ def _strip(described: object, seen: set[int]) -> None:
     if stack is None or id(described) in seen:
         return
     seen.add(id(described))
-    while stack and stack[0].filename.startswith(_OURS):
+    while stack and (stack[0].filename.startswith(_OURS) or stack[0].filename.endswith(_SHELL)):
         del stack[0]
     for name in ("__cause__", "__context__"):
         _strip(getattr(described, name), seen)

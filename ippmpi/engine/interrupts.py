@@ -34,6 +34,11 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(signal.SIGTERM, self._on_terminate_signal)
 
+    def restore(self) -> None:
+        """Take SIGINT back if the user's code kept it: between tasks it must not raise; main thread only."""
+        if signal.getsignal(signal.SIGINT) != self._on_interrupt:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+
     def leave(self) -> None:
         """Ignore the signals from now on: the process is ending; main thread only."""
         for number in HANDLED:

@@ -1,7 +1,8 @@
 """The engine process: its place in the MPI world, its two threads, its end.
 
-The main thread runs the user's code and is the only one of ours that calls MPI. The I/O thread
-("ippmpi-engine-io") owns the link to the agent and stays responsive meanwhile.
+The main thread runs the user's code and is the only one of ours that calls MPI. While it is idle it
+drives the link's loop itself, which saves a call two changes of threads; while it is busy the I/O
+thread ("ippmpi-engine-io") does, so the engine always answers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -84,7 +86,7 @@ class Engine:
         namespace.enter()
         builtins.__dict__["display"] = shell.display
         self._runner = Runner(options.world, facts, namespace=namespace, shell=shell, output=output)
-        self._interrupts = Interrupts(lambda: self._requests.stop())
+        self._interrupts = Interrupts(self._stop)
         self._runner.interrupts = self._interrupts
         self._requests = requests = Requests(self._runner, self._send, self._interrupts.interrupt)
         self._handlers: dict[type[Message], Callable[[Delivery], None]] = {
@@ -105,6 +107,7 @@ class Engine:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
+            link.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         link.call_soon(lambda: self._wait_for_agent(FIRST_CONTACT_S))
@@ -117,24 +120,35 @@ class Engine:
         self._interrupts.install()
         self._output.prepare()
         runner, requests, post = self._runner, self._requests, self._link.call_soon
-        while (request := requests.take()) is not None:
-            assert request.content is not None
-            outcome = runner.run(request.task, request.op, request.content)
-            request = None  # or its content would live until the next one comes
-            post(lambda outcome=outcome: self._answer(outcome))  # type: ignore[misc]
-            del outcome
+        while not requests.stopped:
+            self._link.drive(requests.news)
+            work = requests.take()
+            if work is not None:  # it was not taken back
+                outcome = runner.run(*work)
+                del work  # or its content would live until the next one comes
+                post(partial(self._answer, outcome))
+                del outcome
+                self._interrupts.restore()
         self._interrupts.leave()
         self._link.close()
         return self._ended_because
+
+    def _stop(self) -> None:
+        """Stop, from a signal handler in the main thread, which may be asleep in the loop."""
+        self._requests.stop()
+        self._link.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        """Do nothing: being called ends a sleep."""
 
     def _display(self, bundle: dict[str, object]) -> None:
         """Send a display of the running task, in order with its reply."""
         self._output.flush()  # what was printed before comes first
         data = msgspec.msgpack.encode(bundle, enc_hook=repr)
         message = Display(self._runner.task, self._runner.engine, data)
-        self._link.call_soon(lambda: self._conversation.send(message))
+        self._link.call_soon(partial(self._conversation.send, message))
 
-    # --- I/O thread --------------------------------------------------------------------------------
+    # --- the loop, whoever runs it -----------------------------------------------------------------
 
     @property
     def _conversation(self) -> Conversation:
@@ -148,6 +162,9 @@ class Engine:
             handler(delivery)
         except ProtocolError as error:
             _log.warning("dropped a message: %s", error)
+            delivery.done()
+        except Exception:  # a defect of ours; the rest of its batch, and the engine, must not be lost with it
+            _log.exception("dropped a message: %s", type(delivery.message).__name__)
             delivery.done()
 
     def _answer(self, outcome: Outcome) -> None:
@@ -212,7 +229,7 @@ def main(argv: Sequence[str]) -> int:
     _enable_faulthandler()
     _log_to(output.last_words, options.file)
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
-    engine = Engine(options, facts, output, f"ipc://{folder}/{prefix}.agent")
+    engine = Engine(options, facts, output, f"unix://{folder}/{prefix}.agent")
     why = engine.run()
     if why:
         _say(output.last_words, why)

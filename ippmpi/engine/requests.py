@@ -1,8 +1,7 @@
-"""What the agent asks for, from its arrival on the I/O thread to its turn in the main thread.
+"""What the agent asks for, from its arrival on the link's loop to its turn in the main thread.
 
 Requests run strictly in the order of arrival; the first one waits for its content if need be.
-Whoever removes a task from ``_waiting`` decides its fate: the main thread, which then runs it, or
-a revocation. ``dict.pop`` does it in one step, so no lock is needed.
+Whoever claims a request decides its fate: the main thread, which then runs it, or a revocation.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ippmpi.engine.memory import Arriving
 from ippmpi.errors import ProtocolError
@@ -45,10 +43,18 @@ class Performer(Protocol):
         """Say in *failure* that it happened here."""
 
 
+class Work(NamedTuple):
+    """What the main thread has to do. A failure instead of content: there is none, and why."""
+
+    task: str
+    op: str
+    content: Buffer | Failure
+
+
 class Request:
     """One task for this engine. ``content`` is there when its turn may come: its bytes, or why there are none."""
 
-    __slots__ = ("arriving", "content", "op", "task")
+    __slots__ = ("_free", "arriving", "content", "op", "revoked", "task")
 
     def __init__(self, task: str, op: str, content: Buffer | Failure | None, arriving: Arriving | None = None) -> None:
         """Wait for *arriving* if there is no *content* yet."""
@@ -56,42 +62,56 @@ class Request:
         self.op = op
         self.content = content
         self.arriving = arriving
+        self.revoked = False
+        self._free = [True]
+
+    def claim(self) -> bool:
+        """Return True to the first who asks, whatever their thread."""
+        try:
+            return self._free.pop()  # one step, so no lock is needed
+        except IndexError:
+            return False
 
 
 class Requests:
-    """The queue. Its ``on_`` methods and ``acknowledged`` belong to the I/O thread, ``take`` to the main thread."""
+    """The queue. Its ``on_`` methods and ``acknowledged`` belong to the link's loop, ``take`` to the main thread.
+
+    Attributes:
+        stopped: nothing more is to be run.
+    """
 
     def __init__(self, performer: Performer, reply: Callable[[Reply], None], interrupt: Callable[[str], None]) -> None:
         """Send replies of requests that never ran with *reply*; interrupt a running task with *interrupt*."""
         self._performer = performer
         self._reply = reply
         self._interrupt = interrupt
-        self._known: set[str] = set()  # queued, running, or replied to without acknowledgement
-        self._waiting: dict[str, Request] = {}
+        self._known: dict[str, Request] = {}  # queued, running, or replied to without acknowledgement
         self._held: deque[Request] = deque()  # behind a first one whose content is not there
-        self._ready: SimpleQueue[Request | None] = SimpleQueue()
-        self._stopped = False
+        self._ready: deque[Request] = deque()
+        self.stopped = False
 
     # --- main thread -----------------------------------------------------------------------------
 
-    def take(self) -> Request | None:
-        """Wait for the next request to run; None: there will be no more."""
-        while not self._stopped:
-            request = self._ready.get()
-            if request is None:
-                continue
-            self._performer.task = request.task  # before it leaves _waiting: a revocation must find it somewhere
-            if self._waiting.pop(request.task, None) is request:
-                return request
+    def news(self) -> bool:
+        """Whether the main thread has something to do."""
+        return bool(self._ready) or self.stopped
+
+    def take(self) -> Work | None:
+        """Return the next request to run; None: there is none, or there will be no more."""
+        while self._ready and not self.stopped:
+            request = self._ready.popleft()
+            self._performer.task = request.task  # before the claim: a revocation that loses it must see what runs
+            if request.claim() and request.content is not None:
+                content, request.content = request.content, None  # or it would live as long as the reply
+                return Work(request.task, request.op, content)
             self._performer.task = ""
         return None
 
     def stop(self) -> None:
-        """Let ``take`` return None next. From any thread, and from a signal handler."""
-        self._stopped = True
-        self._ready.put(None)
+        """Hand out nothing more. From any thread, and from a signal handler."""
+        self.stopped = True
 
-    # --- I/O thread: messages --------------------------------------------------------------------
+    # --- the loop: messages ----------------------------------------------------------------------
 
     def on_run(self, delivery: Delivery) -> None:
         """Queue a request; drop one that is here already."""
@@ -100,13 +120,11 @@ class Requests:
         if run.task in self._known:
             self._refresh(run)
         else:
-            request = self._request(run)
-            self._known.add(run.task)
-            self._waiting[run.task] = request
+            request = self._known[run.task] = self._request(run)
             if request.content is None or self._held:
                 self._held.append(request)
             else:
-                self._ready.put(request)
+                self._ready.append(request)
         delivery.done()
 
     def _request(self, run: Run) -> Request:
@@ -128,8 +146,8 @@ class Requests:
 
     def _refresh(self, run: Run) -> None:
         """Take the content of a repeated request if the first copy still waits for it: its agent may be gone."""
-        request = self._waiting.get(run.task)
-        if request is not None and request.arriving is not None:
+        request = self._known[run.task]
+        if request.arriving is not None:
             request.arriving.close()
             fresh = self._request(run)
             request.content, request.arriving = fresh.content, fresh.arriving
@@ -157,21 +175,22 @@ class Requests:
             request.content = _no_content(Content(), str(error))
 
     def _hand_over(self) -> None:
-        while self._held and (self._held[0].content is not None or self._held[0].task not in self._waiting):
-            self._ready.put(self._held.popleft())
+        while self._held and (self._held[0].content is not None or self._held[0].revoked):
+            self._ready.append(self._held.popleft())
 
     def on_revoke(self, delivery: Delivery) -> None:
         """Take a task back where it waits; interrupt it where it runs, if that is wished."""
         message = delivery.message
         assert isinstance(message, Revoke)
-        request = self._waiting.pop(message.task, None)
-        if request is not None:
+        request = self._known.get(message.task)
+        if request is not None and request.claim():
             self._abort(request)
         elif message.interrupt and self._performer.task == message.task:
             self._interrupt(message.task)
         delivery.done()
 
     def _abort(self, request: Request) -> None:
+        request.revoked = True
         if request.arriving is not None:
             request.arriving.close()
             request.arriving = None
@@ -193,11 +212,11 @@ class Requests:
         delivery.done()
         self.stop()
 
-    # --- I/O thread: replies ---------------------------------------------------------------------
+    # --- the loop: replies -----------------------------------------------------------------------
 
     def acknowledged(self, task: str) -> None:
         """Forget *task*: the next owner has its reply."""
-        self._known.discard(task)
+        self._known.pop(task, None)
 
 
 def _no_content(content: Content, why: str) -> Failure:

@@ -7,6 +7,7 @@ displayed are mime bundles, a traceback is text.
 from __future__ import annotations
 
 import ast
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ippmpi.engine._ipython import EngineShell
 
 Publish = Callable[[dict[str, object]], None]
+
+_log = logging.getLogger(__name__)
 
 
 class CodeFailed(Exception):  # noqa: N818 - an outcome, not a defect
@@ -39,6 +42,7 @@ class Shell:
         self._namespace = namespace
         self._publish = publish
         self._shell: EngineShell | None = None
+        self._broken = False
         namespace.define("get_ipython", self.get_ipython)
 
     @property
@@ -59,8 +63,12 @@ class Shell:
 
     def start_if_imported(self) -> None:
         """Start the shell if IPython is there: what arrived may display, which would print without a shell."""
-        if self._shell is None and "IPython" in sys.modules:
-            self._started()
+        if self._shell is None and not self._broken and "IPython" in sys.modules:
+            try:
+                self._started()
+            except Exception:  # a function that may not need IPython runs all the same
+                self._broken = True
+                _log.exception("IPython cannot start")
 
     def _started(self) -> EngineShell:
         if self._shell is None:

@@ -36,6 +36,9 @@ class Wire(Protocol):
     def send_bulk(self, frame: bytes, data: Buffer) -> None:
         """Send a frame and the bytes that belong to it."""
 
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close; what is queued may leave for at most *linger_s* seconds."""
+
 
 class Delivery:
     """One incoming message; ``done`` says that its next owner has it."""
@@ -81,10 +84,11 @@ class Conversation:
         """Queue *message*; *on_ack* is called when its next owner has it."""
         self.send_raw(encode(message), on_ack=on_ack, urgent=urgent)
 
-    def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False) -> None:
-        """Queue an encoded message."""
+    def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False, hold: bool = False) -> None:
+        """Queue an encoded message; with *hold* it leaves with the next one, or at the next ``touch``."""
         self.session.send(raw, on_ack, urgent=urgent)
-        self.touch()
+        if not hold:
+            self.touch()
 
     def offer(self, source: Source) -> int:
         """Make *source* available to the peer; return the number for ``Content.transfer``."""
@@ -172,7 +176,7 @@ class Conversation:
                 log.warning("dropped a message of %s: %s", self.name, error)
                 self.session.done(number, self.session.epoch)
         self.heard = time.monotonic()
-        if self.session.owes_ack or self.session.owes_window:
+        if self.session.owes_ack or self.session.owes_window or self.session.may_send:
             self.touch()
         return deliveries
 

@@ -1,12 +1,10 @@
 """The dialling side: one conversation with one listener, over connections that come and go.
 
-A broken connection is closed and a new one, with a fresh routing id, says hello; ZeroMQ's own
-reconnection is switched off, since it would go on silently where the other end may have changed.
+A broken connection is closed and a new one says hello; nothing relies on transparent reconnection.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import os
@@ -18,18 +16,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import zmq
-from zmq.utils.monitor import parse_monitor_message
-
 from ippmpi.errors import ProtocolError
-from ippmpi.net.conversation import ACK_DELAY_S, Conversation, Delivery, pack_about, unpack_about
-from ippmpi.net.keys import KeyPair
+from ippmpi.net.conversation import ACK_DELAY_S, Conversation, Delivery, Wire, pack_about, unpack_about
+from ippmpi.net.driver import Driver
 from ippmpi.net.loop import Loop, Timer
+from ippmpi.net.stream import Stream, connect
 from ippmpi.wire.frames import decode_link, encode_link
 from ippmpi.wire.messages import PROTOCOL_VERSION, Batch, Chunk, Denied, Grant, Hello, Welcome
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from ippmpi.net.keys import KeyPair
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +34,7 @@ SILENT_S = 15.0
 FIRST_RETRY_S = 0.01
 LONGEST_RETRY_S = 2.0
 HELLO_S = 10.0
-ROUND = 200
-
-_BROKEN = (
-    zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_CLOSED
-    | zmq.EVENT_CONNECT_RETRIED
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
+UNIX = "unix://"
 
 
 class LinkState(enum.Enum):
@@ -61,7 +48,10 @@ class LinkState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Where to, and as whom. ``endpoints`` (ZeroMQ addresses) are tried in turn; CURVE needs both keys."""
+    """Where to, and as whom. ``endpoints`` (``unix://path``, ``tcp://host:port``) are tried in turn.
+
+    TCP needs the listener's public key and our own pair.
+    """
 
     endpoints: tuple[str, ...]
     role: str
@@ -71,101 +61,64 @@ class Dial:
     keys: KeyPair | None = None
 
 
-class DealerWire:
-    """One open connection of a DEALER socket."""
-
-    __slots__ = ("socket",)
-
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        """Send on *socket*."""
-        self.socket = socket
-
-    def send(self, frame: bytes) -> None:
-        """Send one frame."""
-        with contextlib.suppress(zmq.Again):  # no peer any more; the monitor tells, the session sends again
-            self.socket.send(frame, zmq.NOBLOCK)
-
-    def send_bulk(self, frame: bytes, data: Buffer) -> None:
-        """Send a frame and its bytes, which are not copied."""
-        with contextlib.suppress(zmq.Again):
-            self.socket.send_multipart([frame, memoryview(data)], zmq.NOBLOCK, copy=False)
-
-
 class _Channel:
     """One connection of a link (control or data): dial, hello, break, dial again."""
 
     def __init__(self, link: Link, name: str) -> None:
         self._link = link
         self.name = name
-        self.socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
+        self._wire: Wire | None = None
+        self._retry: Timer | None = None
         self._retry_s = FIRST_RETRY_S
         self._attempt = 0
         self.open = False
+        self.pings = False
         self._patience: Timer | None = None
 
     def dial(self) -> None:
-        if self.socket is not None or self._link.ended:
+        """Open a connection, unless there is one or one is due."""
+        if self._wire is not None or self._retry is not None or self._link.ended:
             return
         link = self._link
-        dial = link.dial
-        socket = link.context.socket(zmq.DEALER)
-        for option, value in (
-            (zmq.ROUTING_ID, b"\1" + os.urandom(15)),
-            (zmq.RECONNECT_IVL, -1),
-            (zmq.SNDHWM, 0),
-            (zmq.RCVHWM, 0),
-            (zmq.LINGER, 0),
-        ):
-            socket.setsockopt(option, value)
-        endpoint = dial.endpoints[self._attempt % len(dial.endpoints)]
+        endpoint = link.dial.endpoints[self._attempt % len(link.dial.endpoints)]
         self._attempt += 1
-        if endpoint.startswith("tcp:"):
-            socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-            if dial.keys is not None:
-                socket.setsockopt(zmq.CURVE_SERVERKEY, dial.server_public.encode())
-                socket.setsockopt(zmq.CURVE_PUBLICKEY, dial.keys.public.encode())
-                socket.setsockopt(zmq.CURVE_SECRETKEY, dial.keys.secret.encode())
-        self.socket = socket
-        self._monitor = socket.get_monitor_socket(_BROKEN)
-        link.loop.add_socket(self._monitor, self._on_event)
-        link.loop.add_socket(socket, self._receive)
-        socket.connect(endpoint)
-        socket.send(encode_link(link.hello(self.name)), zmq.NOBLOCK)
+        try:
+            self._wire = self._connect(endpoint)
+        except OSError as error:
+            log.debug("%s: %s", endpoint, error)
+            self._dial_later()
+            return
+        self._wire.send(encode_link(link.hello(self.name)))
         self._patience = link.loop.call_later(HELLO_S, self._give_up)
+
+    def _connect(self, endpoint: str) -> Wire:
+        loop, dial = self._link.loop, self._link.dial
+        self.pings = not endpoint.startswith(UNIX)
+        if not self.pings:
+            return Stream(loop, connect(endpoint.removeprefix(UNIX)), self._on_frame, self._on_broken)
+        from ippmpi.net.dealer import Dealer  # an engine never dials TCP and need not load ZeroMQ
+
+        return Dealer(
+            loop,
+            endpoint,
+            server_public=dial.server_public,
+            keys=dial.keys,
+            on_frame=self._on_frame,
+            on_broken=self._on_broken,
+        )
 
     def _give_up(self) -> None:
         if not self.open:
-            self.hang_up()
+            self.hang_up("no answer to the hello")
 
-    def _on_event(self) -> None:
-        monitor = self._monitor
-        while monitor is not None and monitor is self._monitor:
-            try:
-                frames = monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            event = parse_monitor_message(frames)["event"]
-            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                self._link.refused("the controller does not know this key: is the connection file of another start?")
-                return
-            if event & _BROKEN:
-                self._receive()  # what came before the break: the last words of one who left
-                self.hang_up()
+    def _on_broken(self, why: str) -> None:
+        self.hang_up(why)
 
-    def _receive(self) -> None:
-        for _ in range(ROUND):
-            socket = self.socket
-            if socket is None or not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                return
-            frame = socket.recv(zmq.NOBLOCK)
-            data = memoryview(b"")
-            while socket.getsockopt(zmq.RCVMORE):
-                data = socket.recv(zmq.NOBLOCK, copy=False).buffer
-            try:
-                self._take(frame, data)
-            except ProtocolError as error:
-                log.warning("dropped a frame from %s: %s", self._link.conversation.name, error)
+    def _on_frame(self, frame: bytes, data: memoryview) -> None:
+        try:
+            self._take(frame, data)
+        except ProtocolError as error:
+            log.warning("dropped a frame from %s: %s", self._link.conversation.name, error)
 
     def _take(self, frame: bytes, data: memoryview) -> None:
         record = decode_link(frame)
@@ -186,36 +139,51 @@ class _Channel:
             raise ProtocolError(f"{type(record).__name__} on the {self.name} connection")
 
     def _welcomed(self, welcome: Welcome) -> None:
-        if self.open or self.socket is None:
+        if self.open or self._wire is None:
             raise ProtocolError("a second Welcome")
         self.open = True
         self._retry_s = FIRST_RETRY_S
-        self._link.opened(self.name, DealerWire(self.socket), welcome)
+        self._attempt -= 1  # what has worked is tried first next time
+        self._link.opened(self.name, self._wire, welcome)
 
-    def hang_up(self) -> None:
+    def hang_up(self, why: str) -> None:
         """Close the connection and, unless the link has ended, dial again after a while."""
         was_open = self.open
         self.close()
         if self._link.ended:
             return
+        if not was_open and self.pings and why == _unknown_key():
+            self._link.refused(why)
+            return
         if was_open:
-            self._link.lost(self.name)
+            self._link.lost(self.name, why)
+        self._dial_later()
+
+    def _dial_later(self) -> None:
         delay = self._retry_s * random.uniform(0.5, 1.5)  # jitter: a thousand peers must not come at once
         self._retry_s = min(LONGEST_RETRY_S, self._retry_s * 1.5)
-        self._link.loop.call_later(delay, self.dial)
+        self._retry = self._link.loop.call_later(delay, self._redial)
 
-    def close(self, linger_ms: int = 0) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        socket, monitor, self.socket, self._monitor = self.socket, self._monitor, None, None
+    def _redial(self) -> None:
+        self._retry = None
+        self.dial()
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close the connection, if there is one."""
+        for timer in (self._patience, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._retry = None
+        wire, self._wire = self._wire, None
         self.open = False
-        if socket is None or monitor is None:
-            return
-        self._link.loop.remove_socket(monitor)
-        self._link.loop.remove_socket(socket)
-        socket.disable_monitor()
-        monitor.close(linger=0)
-        socket.close(linger=linger_ms)
+        if wire is not None:
+            wire.close(linger_s)
+
+
+def _unknown_key() -> str:
+    from ippmpi.net.dealer import UNKNOWN_KEY
+
+    return UNKNOWN_KEY
 
 
 class Link:
@@ -235,7 +203,6 @@ class Link:
         """Dial at once; what is sent meanwhile waits."""
         self.loop = loop
         self.dial = dial
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.on_message = on_message
         self._on_state = on_state
         self.state = LinkState.CONNECTING
@@ -269,7 +236,7 @@ class Link:
 
     # --- news from the channels --------------------------------------------------------------
 
-    def opened(self, channel: str, wire: DealerWire, welcome: Welcome) -> None:
+    def opened(self, channel: str, wire: Wire, welcome: Welcome) -> None:
         """A connection was accepted."""
         conversation = self.conversation
         if channel == "data":
@@ -282,13 +249,13 @@ class Link:
             conversation.lose_data()
         self._set(LinkState.OPEN, "")
 
-    def lost(self, channel: str) -> None:
+    def lost(self, channel: str, why: str) -> None:
         """A connection broke."""
         if channel == "data":
             self.conversation.lose_data()
         else:
             self.conversation.lose_control()
-            self._set(LinkState.CONNECTING, "the connection broke")
+            self._set(LinkState.CONNECTING, why)
 
     def refused(self, reason: str) -> None:
         """The listener does not want us; final."""
@@ -321,31 +288,33 @@ class Link:
             self.conversation.notice()
 
     def _watch(self) -> None:
+        """Every few seconds: say that we live, notice a silent listener. A Unix socket tells by itself."""
         if self.ended:
             return
         self._ping = self.loop.call_later(PING_S, self._watch)
+        if self.state is not LinkState.OPEN or not self._control.pings:
+            return
         now = time.monotonic()
-        if self.state is LinkState.OPEN and now - self.conversation.heard > SILENT_S:
-            self._control.hang_up()
-        elif self.state is LinkState.OPEN and now - self.conversation.spoke > PING_S * 0.9:
+        if now - self.conversation.heard > SILENT_S:
+            self._control.hang_up("the controller has fallen silent")
+        elif now - self.conversation.spoke > PING_S * 0.9:
             self.conversation.notice()
 
     # --- the end -----------------------------------------------------------------------------
 
-    def _close_channels(self, linger_ms: int = 0) -> None:
-        self._control.close(linger_ms)
-        self._data.close(linger_ms)
+    def _close_channels(self, linger_s: float = 0.0) -> None:
+        self._control.close(linger_s)
+        self._data.close(linger_s)
         self.conversation.lose_control()
         self.conversation.lose_data()
 
     def close(self, linger_s: float = 1.0) -> None:
-        """Send what is queued, close, end ZeroMQ's context."""
+        """Send what is queued and close."""
         self._ping.cancel()
         self._flush()
         self._send_late_ack()
         self.state = LinkState.CLOSED
-        self._close_channels(int(linger_s * 1000))
-        self.context.term()  # waits for the linger; a bare exit would drop the last messages
+        self._close_channels(linger_s)
 
 
 class LinkThread:
@@ -359,23 +328,27 @@ class LinkThread:
         on_message: Callable[[Delivery], None],
         on_state: Callable[[LinkState, str], None],
     ) -> None:
-        """Start the thread, which dials."""
+        """Prepare; ``start`` dials. (The callbacks may need what the caller makes of this object.)"""
         self.loop = Loop()
         self.call_soon = self.loop.call_soon
         self._dial, self._on_message, self._on_state = dial, on_message, on_state
         self._made = threading.Event()
         self._link: Link | None = None
         self._linger_s = 1.0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._driver = Driver(self.loop, name, begin=self._open, end=self._close)
+        self.drive = self._driver.drive
 
-    def _run(self) -> None:
-        link = self._link = Link(self.loop, self._dial, on_message=self._on_message, on_state=self._on_state)
+    def start(self) -> None:
+        """Start the thread, which dials."""
+        self._driver.start()
+
+    def _open(self) -> None:
+        self._link = Link(self.loop, self._dial, on_message=self._on_message, on_state=self._on_state)
         self._made.set()
-        try:
-            self.loop.run()
-        finally:
-            link.close(self._linger_s)
+
+    def _close(self) -> None:
+        if self._link is not None:
+            self._link.close(self._linger_s)
 
     @property
     def link(self) -> Link:
@@ -393,7 +366,5 @@ class LinkThread:
         """Send what is queued and end the thread. Waits for it unless called on it."""
         self._linger_s = linger_s
         self.loop.stop()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(linger_s + 5)
-            if not self._thread.is_alive():
-                self.loop.close()
+        if self._driver.join(linger_s + 5):
+            self.loop.close()

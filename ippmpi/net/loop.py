@@ -1,8 +1,8 @@
-"""One thread's loop: ZeroMQ sockets, file descriptors, timers, and wake-ups from other threads.
+"""One thread's loop: file descriptors, edge-triggered sources, timers, wake-ups from other threads.
 
 ZeroMQ's descriptor is edge-triggered: it tells that *something* may have changed, and a send may
-swallow the news. So the loop asks every socket for its events before it sleeps, and asks again
-after every round in which anything was done.
+swallow the news. So the loop asks every such source whether it is ready before it sleeps, and asks
+again after every round in which anything was done. Plain descriptors need none of that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import zmq
-
 Callback = Callable[[], None]
-_POLLIN = int(zmq.POLLIN)
+
+_READ = selectors.EVENT_READ
+_WRITE = selectors.EVENT_WRITE
 
 
 class Timer:
@@ -44,7 +44,7 @@ class Timer:
 
 
 class Loop:
-    """Polls, calls, sleeps. Everything but ``call_soon`` and ``stop`` belongs to the loop's own thread."""
+    """Polls, calls, sleeps. Everything but ``call_soon`` and ``stop`` belongs to the thread that runs it."""
 
     def __init__(self) -> None:
         """Make the selector and the wake-up pipe; run nothing yet."""
@@ -52,15 +52,15 @@ class Loop:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._selector.register(self._wake_read, _READ, (self._woken, None))
         self._awake = False
         self._soon: deque[Callback] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._tie = itertools.count()
-        self._sockets: dict[int, tuple[zmq.Socket[bytes], Callback]] = {}
-        self._polled: list[tuple[Callable[[int], int | bytes], Callback]] = []
+        self._sources: dict[int, tuple[Callable[[], bool], Callback]] = {}
+        self._polled: list[tuple[Callable[[], bool], Callback]] = []
         self._flushes: list[Callable[[], bool]] = []
-        self._stopped = False
+        self.stopped = False
         self.now = time.monotonic()
 
     # --- from any thread ---------------------------------------------------------------------
@@ -78,7 +78,11 @@ class Loop:
         self.call_soon(self._stop)
 
     def _stop(self) -> None:
-        self._stopped = True
+        self.stopped = True
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
 
     # --- registration ------------------------------------------------------------------------
 
@@ -90,30 +94,35 @@ class Loop:
 
     def add_reader(self, fd: int, call: Callback) -> None:
         """Call *call* whenever *fd* is readable (level-triggered)."""
-        self._selector.register(fd, selectors.EVENT_READ, call)
+        self._selector.register(fd, _READ, (call, None))
 
     def remove_reader(self, fd: int) -> None:
         """Stop watching *fd*; harmless if it is not watched."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
-    def add_socket(self, socket: zmq.Socket[bytes], call: Callback) -> None:
-        """Call *call* while *socket* has something to receive."""
-        fd = int(socket.getsockopt(zmq.FD))
-        self._selector.register(fd, selectors.EVENT_READ, None)
-        self._sockets[fd] = (socket, call)
-        self._rebuild()
+    def add_writer(self, fd: int, call: Callback) -> None:
+        """Call *call* too whenever *fd*, which has a reader, can be written."""
+        reader, _ = self._selector.get_key(fd).data
+        self._selector.modify(fd, _READ | _WRITE, (reader, call))
 
-    def remove_socket(self, socket: zmq.Socket[bytes]) -> None:
-        """Stop watching *socket*; call before it is closed."""
-        for fd, (known, _) in list(self._sockets.items()):
-            if known is socket:
-                del self._sockets[fd]
-                self._selector.unregister(fd)
-        self._rebuild()
+    def remove_writer(self, fd: int) -> None:
+        """Stop watching whether *fd* can be written; go on reading."""
+        with contextlib.suppress(KeyError, ValueError):
+            reader, _ = self._selector.get_key(fd).data
+            self._selector.modify(fd, _READ, (reader, None))
 
-    def _rebuild(self) -> None:
-        self._polled = [(socket.getsockopt, call) for socket, call in self._sockets.values()]
+    def add_source(self, fd: int, ready: Callable[[], bool], call: Callback) -> None:
+        """Call *call* while *ready* says so; *fd* is an edge-triggered hint to ask again."""
+        self._selector.register(fd, _READ, (_nothing, None))
+        self._sources[fd] = (ready, call)
+        self._polled = list(self._sources.values())
+
+    def remove_source(self, fd: int) -> None:
+        """Stop watching an edge-triggered source; call before it is closed."""
+        if self._sources.pop(fd, None) is not None:
+            self._selector.unregister(fd)
+        self._polled = list(self._sources.values())
 
     def add_flush(self, flush: Callable[[], bool]) -> None:
         """Call *flush* at the end of every round; it returns whether it sent anything."""
@@ -123,15 +132,15 @@ class Loop:
 
     def run(self) -> None:
         """Run until ``stop``; then flush once more."""
-        while not self._stopped:
-            worked = self._round()
-            if not worked and not self._stopped:
-                self._sleep()
+        while not self.stopped:
+            if not self.work() and not self.stopped:
+                self.sleep()
         self.flush()
 
-    def _round(self) -> bool:
+    def work(self) -> bool:
+        """Do what is to be done now, then flush; return whether there was anything."""
         self.now = time.monotonic()
-        worked = self._poll_sockets()
+        worked = bool(self._polled) and self._poll_sources()
         soon = self._soon
         if soon:
             worked = True
@@ -142,14 +151,14 @@ class Loop:
             self._fire_timers()
         return self.flush() or worked
 
-    def _poll_sockets(self) -> bool:
+    def _poll_sources(self) -> bool:
         worked = False
         polled = self._polled
-        for events, call in polled:
-            if int(events(zmq.EVENTS)) & _POLLIN:
+        for ready, call in polled:
+            if ready():
                 call()
                 worked = True
-                if polled is not self._polled:  # the call closed or opened a socket
+                if polled is not self._polled:  # the call closed or opened a source
                     break
         return worked
 
@@ -162,9 +171,10 @@ class Loop:
         sent = False
         for flush in self._flushes:
             sent = flush() or sent
-        return sent
+        return sent and bool(self._polled)  # only edge-triggered sources must be asked again after a send
 
-    def _sleep(self) -> None:
+    def sleep(self) -> None:
+        """Wait for the next event, and call who is to be called for it."""
         timeout = None
         if self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
@@ -173,16 +183,22 @@ class Loop:
             timeout = 0.0
         ready = self._selector.select(timeout)
         self._awake = True
-        for key, _ in ready:
-            if key.fd == self._wake_read:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
-            elif key.data is not None:
-                key.data()
+        for key, events in ready:
+            reader, writer = key.data
+            if events & _READ:
+                reader()
+            if events & _WRITE and writer is not None:
+                writer()
 
     def close(self) -> None:
-        """Free the descriptors. The loop must not run."""
+        """Free the descriptors. The loop must not run. Harmless the second time."""
+        if self._wake_write < 0:
+            return
         self._selector.close()
         os.close(self._wake_read)
         write, self._wake_write = self._wake_write, -1
         os.close(write)
+
+
+def _nothing() -> None:
+    """Do nothing: the source is asked in the next round."""

@@ -101,6 +101,11 @@ class Session:
         return self._unreported_bytes > WINDOW_BYTES // 4
 
     @property
+    def may_send(self) -> bool:
+        """Whether something waits and the window is open: after news from the peer, it may just have opened."""
+        return bool(self._unsent) and self._in_flight < WINDOW_BYTES
+
+    @property
     def idle(self) -> bool:
         """Whether everything sent is owned by its next owner and nothing waits."""
         return not self._unsent and not self._unacked

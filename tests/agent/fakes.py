@@ -87,6 +87,7 @@ class Talk:
     def __init__(self, name: str) -> None:
         self.name = name
         self.sent: list[Message] = []
+        self.held = 0
         self.raw: list[bytes] = []
         self.urgent: list[Message] = []
         self.acks: list[Callable[[], None] | None] = []
@@ -102,7 +103,11 @@ class Talk:
     def send(self, message: Message, *, on_ack: Any = None, urgent: bool = False) -> None:
         self.send_raw(encode(message), on_ack=on_ack, urgent=urgent)
 
-    def send_raw(self, raw: bytes, *, on_ack: Any = None, urgent: bool = False) -> None:
+    def touch(self) -> None:
+        self.held = 0
+
+    def send_raw(self, raw: bytes, *, on_ack: Any = None, urgent: bool = False, hold: bool = False) -> None:
+        self.held = self.held + 1 if hold else 0
         self.raw.append(raw)
         self.sent.append(decode(raw))
         self.acks.append(on_ack)
@@ -202,7 +207,14 @@ class Node:
     def __post_init__(self) -> None:
         self.contents = Contents(self.controller)
         self.outputs = Outputs(self.loop, self.controller)
-        self.relay = Relay(self.controller, self.members, self.contents, self.outputs, Traces(self.loop))
+        self.relay = Relay(
+            self.controller,
+            self.members,
+            self.contents,
+            outputs=self.outputs,
+            traces=Traces(self.loop),
+            later=self.loop.call_later,
+        )
 
     def join(self, child: Child, rank: int = 0) -> LocalEngine:
         engine = LocalEngine(child.ready(rank), Talk(f"engine:{rank}"))

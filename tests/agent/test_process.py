@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import signal
@@ -76,7 +77,7 @@ class Controller:
         server, peer = keypair(), keypair()
         self.router = Router(
             self.loop,
-            ipc=str(folder / "c"),
+            unix=str(folder / "c"),
             tcp="127.0.0.1:0",
             keys=ServerKeys(*server, {peer[0]: "agent"}),
             on_hello=lambda *_: {},
@@ -131,8 +132,9 @@ class Rank:
 
     def __init__(self, process: Child, folder: Path, rank: int, size: int = 1) -> None:
         self.process, self.rank, self.got, self.closed = process, rank, [], False
-        dial = Dial((f"ipc://{folder / host_prefix()}.agent",), "engine", f"engine:{rank}")
+        dial = Dial((f"unix://{folder / host_prefix()}.agent",), "engine", f"engine:{rank}")
         self.link = LinkThread(f"engine-{rank}", dial, on_message=self.on_message, on_state=lambda *_: None)
+        self.link.start()
         self.send(process.ready(rank, size, size, records=True))
 
     def on_message(self, delivery: Delivery) -> None:
@@ -289,10 +291,11 @@ def test_a_second_agent_leaves_at_once_and_only_engines_are_let_in(
     controller.wait(RegisterEngines)
     assert start().wait(10) == 0
     states = []
-    dial = Dial((f"ipc://{folder / host_prefix()}.agent",), "client", "client:x")
+    dial = Dial((f"unix://{folder / host_prefix()}.agent",), "client", "client:x")
     link = LinkThread(
         "stranger", dial, on_message=lambda _: None, on_state=lambda state, text: states.append((state, text))
     )
+    link.start()
     eventually(lambda: states)
     link.close(0)
     assert states == [(LinkState.REFUSED, "client:x is a 'client'; only engines speak to an agent")]
@@ -372,33 +375,15 @@ def test_a_file_that_leads_nowhere_is_an_error(
 
 def test_the_unix_socket_comes_first_and_tcp_can_be_forced(controller: Controller) -> None:
     address = controller.connection.address
-    assert endpoints(controller.connection) == (f"ipc://{controller.connection.socket}", address)
+    assert endpoints(controller.connection) == (f"unix://{controller.connection.socket}", address)
     assert endpoints(controller.connection, "tcp") == (address,)
 
 
-def test_an_agent_whose_starter_is_gone_does_not_stay(controller: Controller, folder: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", STARTER, controller.file, str(tmp_path / "out")], timeout=20)
-    assert done.returncode == 0
-    pid = int((tmp_path / "out").read_text())
-    eventually(lambda: not alive(pid), 10)
-    eventually(lambda: not folder.exists(), 5)
-
-
-STARTER = """
-import os, sys, time
-from pathlib import Path
-pid = os.fork()
-if pid == 0:
-    starter = os.fork()
-    if starter == 0:
-        import ippmpi.agent.process as process
-        process.STRAGGLERS_S = 0.1
-        from ippmpi.agent.__main__ import main
-        Path(sys.argv[2]).write_text(str(os.getpid()))
-        os._exit(main(["--file", sys.argv[1], "--world", "w1"]))
-    while not Path(sys.argv[2]).exists():
-        time.sleep(0.01)
-    time.sleep(0.3)
-    os._exit(0)
-os.waitpid(pid, 0)
-"""
+def test_an_agent_whose_starter_died_does_not_stay(controller: Controller, start: Start, folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    with open(folder / f"{host_prefix()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        agent = start()
+        eventually(lambda: controller.agent)
+    assert agent.wait(10) == 0
+    assert not folder.exists()

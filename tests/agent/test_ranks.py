@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.fakes import Child, Node, Parcel, StartChild, Talk
-from ippmpi.agent.lifetime import STRAGGLERS_S, TELL_S, Lifetime
+from ippmpi.agent.lifetime import FIRST_S, STARTER_GONE_S, STARTER_LOOK_S, STRAGGLERS_S, TELL_S, Lifetime
 from ippmpi.agent.ranks import Post, Ranks
 from ippmpi.agent.registration import PATIENCE_S
 from ippmpi.agent.stopping import GRACE_S, TERM_GRACE_S
@@ -216,19 +216,20 @@ def test_ranks_that_never_joined_are_waited_for_a_while(staff: Staff, child: Sta
     assert staff.left
 
 
-def test_an_agent_whose_starter_died_leaves_unless_a_rank_joins(staff: Staff, child: StartChild) -> None:
-    staff.lifetime.nobody_yet(5)
+def test_an_agent_waits_for_its_first_rank_as_long_as_its_starter_lives(staff: Staff, child: StartChild) -> None:
+    staff.lifetime.await_first(lambda: True)
+    staff.loop.advance(1000)
+    assert not staff.left
     staff.join(child())
-    staff.lifetime.nobody_yet(5)
-    staff.loop.advance(100)
-    assert not staff.left
+    assert staff.loop.timers == 0
 
 
-def test_an_agent_that_nobody_joins_leaves(staff: Staff) -> None:
-    staff.lifetime.nobody_yet(5)
-    staff.loop.advance(4.9)
+@pytest.mark.parametrize(("lives", "wait_s"), [(False, STARTER_GONE_S), (None, FIRST_S)])
+def test_an_agent_that_nobody_joins_leaves(staff: Staff, lives: bool | None, wait_s: float) -> None:
+    staff.lifetime.await_first(lambda: lives)
+    staff.loop.advance(wait_s * 0.9)
     assert not staff.left
-    staff.loop.advance(0.2)
+    staff.loop.advance(STARTER_LOOK_S * 2)
     assert staff.left
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from client.fakes import FakeHub, connected
 
+from client.fakes import FakeHub, connected
 from ippmpi.client.client import Client
 
 Pair = tuple[Client, FakeHub]

@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 import pytest
-from client.fakes import FakeHub, connected
 
 import ippmpi as ipp
+from client.fakes import FakeHub, connected
 from helpers import eventually
 from ippmpi.wire.messages import EnginesChanged
 
@@ -44,7 +44,7 @@ def test_other_keys_are_refused(rc: ipp.Client, key: object) -> None:
 
 
 def test_an_engine_that_never_was_is_an_index_error_with_its_number(rc: ipp.Client) -> None:
-    with pytest.raises(IndexError, match="^No such engine: 99$"):
+    with pytest.raises(IndexError, match=r"^No such engine: 99$"):
         rc[99]
     with pytest.raises(IndexError):
         rc[-99]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client.conftest import Pair
-from client.fakes import FakeHub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ippmpi as ipp
+from client.conftest import Pair
+from client.fakes import FakeHub
 
 shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 

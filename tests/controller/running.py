@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controller.fakes import Bytes
-
 from helpers import eventually
 from ippmpi import connection
 from ippmpi.connection import Connection, Role
@@ -39,8 +38,10 @@ class Running:
         ready, tell = os.pipe()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-W", "error", "-m", "ippmpi.controller", "--profile-dir", str(profile_dir)]
-                + ["--cluster-id", "t", "--ready-fd", str(tell), *options],
+                [
+                    *(sys.executable, "-P", "-W", "error", "-m", "ippmpi.controller"),
+                    *("--profile-dir", str(profile_dir), "--cluster-id", "t", "--ready-fd", str(tell), *options),
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -83,7 +84,7 @@ class Caller:
         self.got: list[Message] = []
         self.states: list[tuple[LinkState, str]] = []
         dial = Dial(
-            (endpoint or f"ipc://{at.socket}",),
+            (endpoint or f"unix://{at.socket}",),
             role,
             peer,
             {"user": "ann"},
@@ -91,6 +92,7 @@ class Caller:
             keys or KeyPair(at.public, at.secret),
         )
         self.link = LinkThread(peer, dial, on_message=self._on_message, on_state=self._on_state)
+        self.link.start()
 
     def _on_message(self, delivery: Delivery) -> None:
         self.got.append(delivery.message)
@@ -124,9 +126,9 @@ class Caller:
 class EchoAgent(Caller):
     """An agent of one world; its ranks answer every task with the content they got, and stop when told."""
 
-    def __init__(self, at: Connection, size: int = 1) -> None:
+    def __init__(self, at: Connection, size: int = 1, endpoint: str = "") -> None:
         self.size = size
-        super().__init__(at, "agent", "agent:w@here")
+        super().__init__(at, "agent", "agent:w@here", endpoint=endpoint)
         ranks = [EngineRecord(-1, rank, "w", "here", 1000 + rank) for rank in range(size)]
         self.say(RegisterEngines("w", size, ranks))
 

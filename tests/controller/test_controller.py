@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
 
+from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
 from ippmpi.controller.absences import Patience
 from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep, Release, Send, Stop

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from controller.fakes import Bytes
 from controller.running import Caller, Client, EchoAgent, Running
-
 from helpers import eventually
 from ippmpi import connection
 from ippmpi.controller.place import private_key
@@ -62,11 +62,12 @@ def folder_of(running: Running) -> Path:
     return connection.node_folder_path(private_key(running.connection("client").folder_key))
 
 
-def with_engines(running: Running, stack: ExitStack, size: int = 1) -> tuple[Client, EchoAgent]:
-    agent = EchoAgent(running.connection("engine"), size)
+def with_engines(running: Running, stack: ExitStack, size: int = 1, *, tcp: bool = False) -> tuple[Client, EchoAgent]:
+    at = running.connection("engine")
+    agent = EchoAgent(at, size, at.address if tcp else "")
     stack.callback(agent.close)
     agent.wait(Registered)
-    client = Client(running.connection("client"))
+    client = Client(running.connection("client"), endpoint=at.address if tcp else "")
     stack.callback(client.close)
     client.wait(EnginesChanged)
     return client, agent
@@ -99,8 +100,9 @@ def test_the_files_are_private_and_no_secret_is_logged(running: Running) -> None
     assert folder_of(running).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_stop_waits_for_the_engines(running: Running, stack: ExitStack) -> None:
-    _, agent = with_engines(running, stack, 3)
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_stop_waits_for_the_engines(running: Running, stack: ExitStack, tcp: bool) -> None:
+    _, agent = with_engines(running, stack, 3, tcp=tcp)
     assert running.stop() == 0
     assert agent.wait(StopEngines) == StopEngines(None)
     assert "did not end" not in running.text
@@ -201,8 +203,11 @@ def test_a_small_task_goes_there_and_back(running: Running, stack: ExitStack) ->
     eventually(lambda: client.link.conversation.idle, what="the request is in the store")
 
 
-def test_a_large_content_goes_there_and_back_and_its_space_is_free_again(running: Running, stack: ExitStack) -> None:
-    client, _ = with_engines(running, stack)
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_large_content_goes_there_and_back_and_its_space_is_free_again(
+    running: Running, stack: ExitStack, tcp: bool
+) -> None:
+    client, _ = with_engines(running, stack, tcp=tcp)
     blob = os.urandom(20_000_000)
     push(client, 1, blob, op="echo")
     client.wait(Reply)

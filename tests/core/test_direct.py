@@ -96,6 +96,6 @@ def test_two_clients_never_begin_in_different_orders() -> None:
 
 def test_an_engine_that_was_told_to_stop_takes_no_new_work() -> None:
     house = small_house()
-    house.took(house.hub._membership.stop([house.hub.ledger.engines[0]]))
+    house.stop([0])
     house.submit([0])
     assert house.texts() == ["engine 0 (rank 0 of w on h1, pid 100) is stopping"]

@@ -70,10 +70,10 @@ def test_a_replaced_agent_takes_over_live_ranks() -> None:
     house.handle(new, RegisterEngines("w", 2, records([0, 1])))
     assert house.sent(Registered, to=new) == [Registered("w", 0)]
     assert house.changes() == []
+    assert house.handle(agent(), EngineLost("w", 0, "late news")) == []
     assert house.took(house.hub.gone(agent(), "killed")) == []
     house.submit([0, 1])
     assert [to for to, _, _ in house.runs()] == [new]
-    assert house.handle(agent(), EngineLost("w", 0, "late news")) == []
     house.handle(new, Reply(task, 0, Content()))
     assert not house.live(task)
 
@@ -83,6 +83,7 @@ def test_the_ranks_of_an_incomplete_world_can_be_attached_again() -> None:
     house.client()
     house.node([0], 2)
     assert house.node([0], 2) == []
+    assert house.hub.engine_count == 1
     house.node([1], 2, host="h2")
     assert ids(house) == [0, 1]
     house.lose(1, host="h2")
@@ -116,6 +117,12 @@ def test_a_registration_from_an_agent_that_has_not_connected_is_refused() -> Non
     house = small_house(1)
     with pytest.raises(ProtocolError, match="has not connected"):
         house.handle(agent("h9"), RegisterEngines("x", 1, records([0])))
+
+
+def test_a_node_without_ranks_makes_no_world() -> None:
+    house = House()
+    assert house.node([], 4) == []
+    assert not house.hub.ledger.worlds
 
 
 def test_more_engines_than_the_limit_are_refused() -> None:
@@ -178,7 +185,7 @@ def test_an_agent_that_is_gone_takes_its_engines_along_with_one_notice() -> None
 
 def test_engines_that_were_told_to_stop_are_stopped_when_their_agent_is_gone() -> None:
     house = small_house(1)
-    house.took(house.hub._membership.stop([house.hub.ledger.engines[0]]))
+    house.stop([0])
     house.took(house.hub.gone(agent(), "link closed"))
     assert house.changes()[0].reasons == ["stopped"]
 
@@ -196,7 +203,7 @@ def test_a_rank_that_was_told_to_stop_keeps_its_world_from_being_complete() -> N
     house = House()
     house.client()
     house.node([0], 2)
-    house.took(house.hub._membership.stop(list(house.hub.ledger.agents[agent()].engines.values())))
+    house.stop()
     house.node([1], 2, host="h2")
     assert ids(house) == []
     assert house.sent(StopEngines) == []

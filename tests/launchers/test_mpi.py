@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from ippmpi.errors import LaunchError
 from ippmpi.launchers import _mpiexec
 from ippmpi.launchers.mpi import Mpi, find_mpiexec
+
+from ippmpi.errors import LaunchError
 from ippmpi.launching import JobSpec
 
 VERSIONS = {
@@ -136,11 +136,15 @@ def test_without_any_the_error_says_where_it_was_looked_for(tmp_path: Path, monk
         ("mpirun has detected an attempt to\nrun as root.\n", "root refused"),
         ("[proxy:0@vm] HYDU_create_process (): execvp error on file x (No such file)", "program not found"),
         ("mpiexec was unable to launch the specified application as it could not\nfind an executable:", "program not"),
+        ("  Runtime environment uses unsupported PMI version PMIx. Aborting.", "MPI mismatch"),
         ("RuntimeError: cannot load MPI library\nlibmpi.so.12: cannot open", "mpi4py finds no MPI library"),
         ("ModuleNotFoundError: No module named 'mpi4py'", "this Python has no mpi4py"),
         ("ssh: Could not resolve hostname c9: Name or service not known", "ssh to a host failed"),
         ("root@c1: Permission denied (publickey,password).", "ssh to a host failed"),
-        ("noise\nippmpi-engine: error: 4 worlds of size 1\nippmpi-engine: error: 4 worlds of size 1", "4 worlds of size"),
+        (
+            "noise\nippmpi-engine: error: 4 worlds of size 1\nippmpi-engine: error: 4 worlds of size 1",
+            "4 worlds of size",
+        ),
         ("something else", ""),
     ],
 )
@@ -154,23 +158,46 @@ def test_known_causes_are_recognised_in_the_output(output: str, cause: str) -> N
 # --- the real one ---
 
 
+CODE = "from mpi4py import MPI; import os; os.write(1, b'size %d\\n' % MPI.COMM_WORLD.size)"
+
+
+def real(folder: Path, python: Path, starter: str = "", **changes: object) -> Mpi:
+    program = (str(python), "-c", CODE)
+    places = {"log_file": str(folder / "log"), "work_dir": str(folder)}
+    return Mpi(spec(**({"starter": starter, "n": 3, "program": program} | places | changes)))
+
+
 @pytest.mark.mpi
-def test_the_real_mpiexec_starts_one_world_and_tells_when_it_fails(tmp_path: Path) -> None:
-    code = "from mpi4py import MPI; import os; os.write(1, b'size %d\\n' % MPI.COMM_WORLD.size)"
-    made = spec(
-        starter="",
-        n=3,
-        program=(sys.executable, "-c", code),
-        log_file=str(tmp_path / "log"),
-        work_dir=str(tmp_path),
-    )
-    launcher = Mpi(made)
+def test_the_real_mpiexec_starts_one_world(tmp_path: Path) -> None:
+    launcher = real(tmp_path, Path(sys.executable))
     launcher.start()
     assert launcher.wait(30)
     assert launcher.poll() == 0, launcher.get_output()
     assert launcher.get_output().count("size 3") == 3
 
-    failing = Mpi(JobSpec(**{f: getattr(made, f) for f in made.__struct_fields__} | {"program": ("/not/there",)}))
-    failing.start()
-    assert failing.wait(30)
-    assert "program not found" in str(failing.failure())
+
+@pytest.mark.mpi
+def test_the_real_mpiexec_tells_that_a_program_is_missing(tmp_path: Path) -> None:
+    launcher = real(tmp_path, Path("/not/there"))
+    launcher.start()
+    assert launcher.wait(30)
+    assert "program not found" in str(launcher.failure())
+
+
+@pytest.mark.openmpi
+def test_open_mpi_starts_one_world_also_as_root_and_with_more_ranks_than_cores(tmp_path: Path, openmpi: Path) -> None:
+    n = 2 * (os.cpu_count() or 1) + 1
+    launcher = real(tmp_path, openmpi / "bin/python", str(openmpi / "bin/mpiexec"), n=n)
+    launcher.start()
+    assert launcher.wait(60)
+    assert launcher.spec.dialect == "openmpi"
+    assert launcher.poll() == 0, launcher.get_output()
+    assert launcher.get_output().count(f"size {n}") == n
+
+
+@pytest.mark.openmpi
+def test_ranks_of_one_mpi_under_the_mpiexec_of_another_are_explained(tmp_path: Path, openmpi: Path) -> None:
+    launcher = real(tmp_path, Path(sys.executable), str(openmpi / "bin/mpiexec"), n=2)
+    launcher.start()
+    assert launcher.wait(30)
+    assert "MPI mismatch" in str(launcher.failure())

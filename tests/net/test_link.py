@@ -35,8 +35,8 @@ def start(stack: ExitStack) -> Callable[..., object]:
 
 
 def test_a_question_is_answered_over_the_unix_socket(start: Callable, tmp_path: Path) -> None:
-    start(Listener, ipc=f"{tmp_path}/s")
-    caller = start(Caller, f"ipc://{tmp_path}/s")
+    start(Listener, unix=f"{tmp_path}/s")
+    caller = start(Caller, f"unix://{tmp_path}/s")
     caller.ask(1, b"\x01")
     eventually(lambda: caller.messages == [Answer(1, b"\x01")], what="the answer")
     assert caller.conversation.about == {"said": "client:test"}
@@ -86,20 +86,20 @@ def test_a_client_key_cannot_be_used_as_an_agent(start: Callable) -> None:
 
 
 def test_a_refusal_is_final_and_says_why(start: Callable, tmp_path: Path) -> None:
-    listener = start(Listener, ipc=f"{tmp_path}/s")
+    listener = start(Listener, unix=f"{tmp_path}/s")
 
     def refuse(hello: Hello, role: str) -> dict[str, object]:
         raise Refused(f"no {role} today, {hello.peer}")
 
     listener.hello = refuse
-    caller = start(Caller, f"ipc://{tmp_path}/s")
+    caller = start(Caller, f"unix://{tmp_path}/s")
     eventually(lambda: caller.states == [(LinkState.REFUSED, "no client today, client:test")], what="the refusal")
 
 
 def test_a_listener_that_comes_later_is_found(start: Callable, tmp_path: Path) -> None:
-    caller = start(Caller, f"ipc://{tmp_path}/s")
+    caller = start(Caller, f"unix://{tmp_path}/s")
     caller.ask(1)
-    start(Listener, ipc=f"{tmp_path}/s")
+    start(Listener, unix=f"{tmp_path}/s")
     eventually(lambda: len(caller.messages) == 1, what="the answer")
 
 
@@ -152,21 +152,21 @@ def test_a_content_survives_cut_connections(start: Callable) -> None:
 
 
 def test_what_a_lost_listener_did_not_acknowledge_goes_to_the_next_one(start: Callable, tmp_path: Path) -> None:
-    first = Listener(ipc=f"{tmp_path}/s")
+    first = Listener(unix=f"{tmp_path}/s")
     first.answer = lambda delivery: None  # arrived, but owned by nobody
-    caller = start(Caller, f"ipc://{tmp_path}/s")
+    caller = start(Caller, f"unix://{tmp_path}/s")
     for number in range(5):
         caller.ask(number)
     eventually(lambda: len(first.messages) == 5, what="the questions")
     first.close()
-    second = start(Listener, ipc=f"{tmp_path}/s")
+    second = start(Listener, unix=f"{tmp_path}/s")
     eventually(lambda: len(caller.messages) == 5, what="the answers")
     assert [m.request for m in second.messages] == list(range(5))
 
 
 def test_a_malformed_message_is_dropped_and_the_others_go_on(start: Callable, tmp_path: Path) -> None:
-    listener = start(Listener, ipc=f"{tmp_path}/s")
-    caller = start(Caller, f"ipc://{tmp_path}/s")
+    listener = start(Listener, unix=f"{tmp_path}/s")
+    caller = start(Caller, f"unix://{tmp_path}/s")
     caller.link.call_soon(lambda: caller.conversation.send_raw(b"\x93\xa5query\x01"))
     caller.link.call_soon(lambda: caller.conversation.send_raw(b"garbage"))
     caller.ask(3)
@@ -176,8 +176,8 @@ def test_a_malformed_message_is_dropped_and_the_others_go_on(start: Callable, tm
 
 
 def test_the_listener_speaks_first_too(start: Callable, tmp_path: Path) -> None:
-    listener = start(Listener, ipc=f"{tmp_path}/s")
-    caller = start(Caller, f"ipc://{tmp_path}/s")
+    listener = start(Listener, unix=f"{tmp_path}/s")
+    caller = start(Caller, f"unix://{tmp_path}/s")
     eventually(lambda: ("client:test", True) in listener.peers, what="the peer")
     conversation = listener.router.conversation("client:test")
     listener.loop.call_soon(lambda: conversation.send(Output("t", 0, "stdout", b"hello")))
@@ -185,5 +185,5 @@ def test_the_listener_speaks_first_too(start: Callable, tmp_path: Path) -> None:
 
 
 def test_a_closed_router_leaves_no_socket_file(tmp_path: Path) -> None:
-    Listener(ipc=f"{tmp_path}/s").close()
+    Listener(unix=f"{tmp_path}/s").close()
     assert list(tmp_path.iterdir()) == []

@@ -43,7 +43,7 @@ class Blob:
 class Listener:
     """A router in a thread of its own, which answers every query with its arguments."""
 
-    def __init__(self, *, ipc: str | None = None, tcp: str | None = None, keys: ServerKeys | None = None) -> None:
+    def __init__(self, *, unix: str | None = None, tcp: str | None = None, keys: ServerKeys | None = None) -> None:
         self.messages: list[object] = []
         self.peers: list[tuple[str, bool]] = []
         self.answer: Callable[[Delivery], None] = self.echo
@@ -51,7 +51,7 @@ class Listener:
         self.loop = Loop()
         self.router = Router(
             self.loop,
-            ipc=ipc,
+            unix=unix,
             tcp=tcp,
             keys=keys,
             on_hello=lambda hello, role: self.hello(hello, role),
@@ -89,6 +89,7 @@ class Caller:
         self.take: Callable[[Delivery], None] = lambda delivery: delivery.done()
         dial = Dial(endpoints, role, f"{role}:test", {"host": "here"}, server, keys)
         self.link = LinkThread("caller", dial, on_message=self._on_message, on_state=self._on_state)
+        self.link.start()
         self.conversation = self.link.conversation
 
     def _on_message(self, delivery: Delivery) -> None:

@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ippmpi as ipp
+from client.conftest import Pair
+from client.fakes import FakeHub, connected
+from helpers import eventually
+from ippmpi.wire.messages import Failure, Interrupt
+
+LOST = Failure("EngineError", "engine 1 (rank 1 on host) was killed by SIGKILL", kind="EngineError", engine=1)
+
+
+def failure(engine: int) -> Failure:
+    return Failure("ValueError", "no", "Traceback ...\nValueError: no", engine=engine)
+
+
+def call(rc: ipp.Client, hub: FakeHub, targets: Any = slice(None)) -> tuple[ipp.AsyncResult, str]:
+    """Make a call that the test answers; return its result and task."""
+    result = rc[targets].apply_async(abs, 1)
+    eventually(lambda: hub.submits)
+    return result, hub.submits[-1].task
+
+
+# --- values ---
+
+
+def test_a_result_waits_for_all_its_engines(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    assert repr(result) == "<AsyncResult(apply): pending>"
+    assert not result.ready()
+    for engine in (2, 0, 3):
+        hub.reply(task, engine, engine * 10)
+    eventually(lambda: result.progress == 3)
+    assert not result.ready()
+    assert rc.outstanding == {task}
+    hub.reply(task, 1, 10)
+    assert result.get(5) == result.r == result.result() == [0, 10, 20, 30]
+    assert result.ready()
+    assert result.successful()
+    assert rc.outstanding == set()
+    assert result.get_dict() == result.result_dict == {0: 0, 1: 10, 2: 20, 3: 30}
+    assert repr(result) == "<AsyncResult(apply): finished>"
+    assert all(incoming.acknowledged == 1 for incoming in hub.incoming)
+
+
+def test_a_timeout_says_what_is_missing_and_from_whom(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    hub.reply(task, 0, 1)
+    hub.reply(task, 3, 1)
+    eventually(lambda: result.progress == 2)
+    with pytest.raises(TimeoutError, match=r"apply: 2 of 4 results came within 0\.01 s; missing: engines 1, 2"):
+        result.get(0.01)
+    with pytest.raises(ipp.TimeoutError):
+        result.exception(0.01)
+    assert result.wait(0.01) is False
+    with pytest.raises(RuntimeError, match="not ready"):
+        result.successful()
+
+
+def test_a_single_result_is_a_bare_value_and_is_not_iterable(rc: ipp.Client) -> None:
+    result = rc[1].apply_async(abs, -1)
+    assert result.get() == 1
+    assert result.get_dict() == {1: 1}
+    assert len(result) == 1
+    with pytest.raises(TypeError, match="one value"):
+        iter(result)
+
+
+def test_iteration_yields_values_in_order_as_they_arrive(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    hub.reply(task, 1, "b")
+    hub.reply(task, 0, "a")
+    values = iter(result)
+    assert [next(values), next(values)] == ["a", "b"]
+    threading.Timer(0.02, hub.reply, [task, 2, "c"]).start()
+    assert next(values) == "c"
+    hub.fail(task, 3, failure(3))
+    with pytest.raises(ipp.RemoteError, match="ValueError"):
+        next(values)
+
+
+def test_indexing_needs_completion(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    with pytest.raises(TimeoutError):
+        result[0]
+    for engine in range(4):
+        hub.reply(task, engine, engine)
+    result.get(5)
+    assert result[1] == 1
+    assert result[-1] == 3
+    assert result[1:3] == [1, 2]
+    with pytest.raises(IndexError):
+        result[4]
+
+
+def test_large_values_arrive_in_memory_that_can_be_written(rc: ipp.Client) -> None:
+    arrays = rc[:].apply_sync(np.ones, 100_000)
+    for array in arrays:
+        array += 1
+    assert {array.sum() for array in arrays} == {200_000}
+
+
+def test_a_value_that_is_lost_on_the_way_is_an_error(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 0)
+
+    def reply_and_forget() -> None:
+        hub.reply(task, 0, np.ones(100_000))
+        hub.blobs.clear()
+
+    hub.call_soon(reply_and_forget)
+    with pytest.raises(ipp.RemoteError, match="lost on the way"):
+        result.get(5)
+
+
+class Picky:
+    """Cannot be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (int, ("x",))
+
+
+def test_a_value_that_cannot_be_unpickled_here_is_an_error_of_its_part(rc: ipp.Client) -> None:
+    result = rc[0].apply_async(Picky)
+    with pytest.raises(ipp.RemoteError, match="cannot be unpickled here"):
+        result.get()
+    assert isinstance(result.exception().__cause__, ValueError)  # type: ignore[union-attr]
+    assert not result.successful()
+
+
+# --- failures ---
+
+
+def test_a_lost_engine_is_an_engine_error_and_a_remote_error(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 1)
+    hub.fail(task, 1, LOST)
+    with pytest.raises(ipp.EngineError, match="killed by SIGKILL"):
+        result.get(5)
+    with pytest.raises(ipp.RemoteError) as caught:
+        result.get(5)
+    assert caught.value.ename == "EngineError"
+    assert result.status == "error"
+    assert repr(result) == "<AsyncResult(apply): failed>"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "EngineError",
+        "TaskAborted",
+        "TaskTimeout",
+        "ImpossibleDependency",
+        "InvalidDependency",
+        "UnmetDependency",
+        "NoEnginesRegistered",
+    ],
+)
+def test_other_failures_are_of_the_class_they_are_named_after(manual: Pair, kind: str) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 0)
+    hub.fail(task, 0, Failure(kind, "text", kind=kind, engine=0))
+    error = result.exception(5)
+    assert isinstance(error, getattr(ipp, kind))
+    assert isinstance(error, ipp.RemoteError)
+    assert result.status == ("aborted" if kind == "TaskAborted" else "error")
+
+
+def test_errors_can_be_values(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    for engine in (0, 2, 3):
+        hub.reply(task, engine, engine)
+    hub.fail(task, 1, failure(1))
+    values = result.get(5, return_exceptions=True)
+    assert values[0] == 0
+    assert isinstance(values[1], ipp.RemoteError)
+    with pytest.raises(ipp.CompositeError, match="1 of 4"):
+        result.get()
+    assert [type(e).__name__ for e in result.error] == ["NoneType", "RemoteError", "NoneType", "NoneType"]
+
+
+def test_the_first_failure_can_be_raised_while_others_are_still_at_work(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    threading.Timer(0.02, hub.fail, [task, 2, failure(2)]).start()
+    with pytest.raises(ipp.CompositeError) as caught:
+        result.get(5, return_when=ipp.FIRST_EXCEPTION)
+    assert caught.value.errors[0].engine_info["engine_id"] == 2
+    assert not result.ready()
+
+
+def test_waiting_for_some_gives_sets_of_pieces(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    threading.Timer(0.02, hub.reply, [task, 2, "two"]).start()
+    done, pending = result.wait(5, return_when=ipp.FIRST_COMPLETED)
+    assert [piece.get() for piece in done] == ["two"]
+    assert len(pending) == 3
+    for engine in (0, 1, 3):
+        hub.reply(task, engine, engine)
+    done, pending = result.wait(5, return_when=ipp.ALL_COMPLETED)
+    assert len(done) == 4
+    assert not pending
+    with pytest.raises(ValueError, match="FIRST_COMPLETED"):
+        result.wait(1, return_when="SOON")
+
+
+# --- as a future ---
+
+
+def test_results_and_their_pieces_work_with_concurrent_futures(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    pieces = result.split()
+    assert pieces is result.split()
+    hub.fail(task, 1, failure(1))
+    done, _ = concurrent.futures.wait(pieces, 5, return_when=concurrent.futures.FIRST_EXCEPTION)
+    assert pieces[1] in done
+    for engine in (0, 2, 3):
+        hub.reply(task, engine, engine)
+    assert set(concurrent.futures.as_completed([result, *pieces], timeout=5)) == {result, *pieces}
+    assert [p.result() for p in pieces if p.exception() is None] == [0, 2, 3]
+
+
+def test_done_callbacks_can_read_the_value_but_not_wait(rc: ipp.Client) -> None:
+    seen: list[Any] = []
+
+    def callback(result: Any) -> None:
+        seen.append(result.get())
+        try:
+            rc[0].apply_sync(abs, 1)
+        except RuntimeError as error:
+            seen.append(str(error))
+
+    rc[0].apply_async(abs, -5).add_done_callback(callback)
+    eventually(lambda: len(seen) == 2)
+    assert seen[0] == 5
+    assert "would never end" in seen[1]
+
+
+def test_a_result_can_be_awaited(rc: ipp.Client) -> None:
+    async def main() -> list[Any]:
+        both = await asyncio.gather(rc[:].apply_async(abs, -1), rc[1].apply_async(abs, -2))
+        with pytest.raises(ipp.RemoteError):
+            await rc[0].apply_async(divmod, 1, 0)
+        return [*both, await rc[:].map_async(abs, [-3])]
+
+    assert asyncio.run(main()) == [[1] * 4, 2, [3]]
+
+
+def test_a_cancelled_await_cancels_the_call(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(result, 0.02)
+
+    asyncio.run(main())
+    eventually(lambda: any(isinstance(m, Interrupt) and m.tasks == [task] for m in hub.messages))
+
+
+# --- ending ---
+
+
+def test_cancel_reaches_the_engines(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 0)
+    assert result.cancel() is True
+    eventually(lambda: any(isinstance(sent, Interrupt) for sent in list(hub.messages)))
+    assert not result.done()
+    hub.fail(task, 0, Failure("KeyboardInterrupt", "", engine=0))
+    with pytest.raises(ipp.RemoteError, match="KeyboardInterrupt"):
+        result.get(5)
+    assert result.cancel() is False
+
+
+def test_abort_takes_back_what_waits(rc: ipp.Client, hub: FakeHub) -> None:
+    gate = threading.Event()
+    hub._workers[0].submit(gate.wait)
+    result = rc[0].apply_async(abs, 1)
+    result.abort()
+    gate.set()
+    with pytest.raises(ipp.TaskAborted):
+        result.get(5)
+    with pytest.raises(RuntimeError, match="nothing to abort"):
+        result.abort()
+
+
+def test_ctrl_c_ends_the_waiting_promptly_and_the_client_goes_on(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    main = threading.main_thread().ident
+    assert main is not None
+    start = time.monotonic()
+    threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        result.get(20)
+    assert time.monotonic() - start < 2
+    for engine in range(4):
+        hub.reply(task, engine, engine)
+    assert result.get(5) == [0, 1, 2, 3]
+
+
+def test_closing_the_client_fails_what_is_pending() -> None:
+    with connected(automatic=False) as (rc, hub):
+        result, _ = call(rc, hub)
+        rc.close()
+        rc.close()
+        with pytest.raises(ConnectionError, match="was closed"):
+            result.get(5)
+        with pytest.raises(ConnectionError, match="was closed"):
+            rc[:].apply(abs, 1)
+        assert type(hub.messages[-1]).__name__ == "Farewell"
+
+
+def test_a_refused_link_fails_everything_with_its_text(manual: Pair) -> None:
+    rc, hub = manual
+    result, _ = call(rc, hub)
+    hub.call_soon(lambda: hub.receiver.broken(ipp.Refused("another version")))
+    with pytest.raises(ipp.Refused, match="another version"):
+        result.get(5)
+    with pytest.raises(ipp.Refused, match="another version"):
+        next(iter(result))
+    with pytest.raises(ipp.Refused):
+        rc.queue_status()
+
+
+def test_replies_that_nobody_waits_for_are_dropped(manual: Pair) -> None:
+    rc, hub = manual
+    hub.reply("other-1", 0, np.ones(100_000))
+    result, task = call(rc, hub, 0)
+    hub.reply(task, 3, 5)
+    hub.print("other-1", 0, "x")
+    hub.reply(task, 0, 5)
+    assert result.get(5) == 5
+    assert not hub.blobs
+    assert all(incoming.acknowledged == 1 for incoming in hub.incoming)
+
+
+# --- facts ---
+
+
+def test_times_are_aware_and_add_up(rc: ipp.Client) -> None:
+    result = rc[:].apply_async(time.sleep, 0.01)
+    assert result.elapsed >= 0
+    result.get()
+    now = datetime.now(UTC)
+    for key in ("submitted", "started", "completed", "received"):
+        for moment in result[key]:
+            assert now - timedelta(seconds=10) < moment <= now
+    assert 0 < result.wall_time == result.elapsed < 5
+    assert result.serial_time == pytest.approx(0.04, rel=0.01)
+    assert result.timedelta(result.submitted, result.received) == pytest.approx(result.wall_time, abs=1e-3)
+
+
+def test_times_of_what_has_not_ended_are_a_timeout(manual: Pair) -> None:
+    result, _ = call(*manual)
+    with pytest.raises(TimeoutError):
+        _ = result.wall_time
+    with pytest.raises(TimeoutError):
+        _ = result.serial_time
+
+
+def test_metadata_is_a_list_or_for_one_engine_a_record(rc: ipp.Client) -> None:
+    with rc[:].temp_flags(label="mine") as view:
+        several = view.apply_async(abs, 1)
+    several.get()
+    assert several.engine_id == [0, 1, 2, 3]
+    assert several.status == ["ok"] * 4
+    assert [m.label for m in several.metadata] == ["mine"] * 4
+    assert len(several.msg_ids) == 1
+    one = rc[2].apply_async(abs, 1)
+    one.get()
+    assert one.metadata.engine_id == one["engine_id"] == one.engine_id == 2
+    with pytest.raises(KeyError, match="have msg_id"):
+        one["speed"]
+    with pytest.raises(AttributeError, match="have msg_id"):
+        _ = one.metadata.speed
+
+
+# --- output ---
+
+
+def test_output_is_there_while_the_call_runs(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    hub.print(task, 1, "a")
+    hub.print(task, 1, "b\n")
+    hub.print(task, 2, "careful\n", "stderr")
+    eventually(lambda: result.stderr[2])
+    assert result.stdout == ["", "ab\n", "", ""]
+    assert result.stderr == ["", "", "careful\n", ""]
+
+
+def test_streamed_output_comes_line_by_line_with_its_engine(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    hub.print(task, 0, "early\n")
+    with result.stream_output():
+        hub.print(task, 1, "one\ntw")
+        hub.print(task, 1, "o\nopen")
+        hub.display(task, 2, "<picture>")
+        for engine in range(3):
+            hub.reply(task, engine, None)
+        hub.fail(task, 3, failure(3))
+        result.wait(5)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "[stdout:0] early",
+        "[stdout:1] one",
+        "[stdout:1] two",
+        "[output:2] <picture>",
+        "[stdout:1] open",
+    ]
+    assert "ValueError: no" in err
+
+
+def test_output_is_displayed_in_groups(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, [1, 0])
+    for engine in (1, 0):
+        hub.print(task, engine, f"out {engine}\nmore\n")
+        hub.print(task, engine, f"err {engine}\n", "stderr")
+        hub.display(task, engine, "shown")
+        hub.reply(task, engine, None)
+    result.display_outputs("order")
+    assert capsys.readouterr().out.splitlines() == [
+        "[stdout:1] out 1",
+        "[stdout:1] more",
+        "[output:1] shown",
+        "[stdout:0] out 0",
+        "[stdout:0] more",
+        "[output:0] shown",
+    ]
+    result.display_outputs("engine")
+    assert capsys.readouterr().out.startswith("[stdout:0] out 0")
+    result.display_outputs()
+    assert capsys.readouterr().out.endswith("[output:1] shown\n[output:0] shown\n")
+    result.display_outputs(result_only=True)
+    assert "stdout" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="'type', 'engine', 'order'"):
+        result.display_outputs("colour")
+
+
+def test_waiting_can_show_a_bar(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    result = rc[:].apply_async(abs, 1)
+    assert result.wait_interactive(timeout=5) is True
+    assert "4/4" in capsys.readouterr().err
+
+
+def test_waiting_with_a_bar_has_a_timeout(manual: Pair) -> None:
+    result, _ = call(*manual)
+    assert result.wait_interactive(interval=0.01, timeout=0.03) is False

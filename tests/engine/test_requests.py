@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from ippmpi.engine.requests import Requests
+from ippmpi.errors import ProtocolError
+from ippmpi.wire.messages import (
+    Assigned,
+    Content,
+    ContentReady,
+    Failure,
+    Message,
+    Reply,
+    Revoke,
+    Run,
+    StopEngine,
+)
+from ippmpi.wire.pickling import pack, unpack
+
+
+class FakeRunner:
+    engine = 3
+    task = ""
+
+    def place(self, failure: Failure) -> Failure:
+        return msgspec.structs.replace(failure, host="here")
+
+
+class FakeDelivery:
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.times_done = 0
+
+    def done(self) -> None:
+        self.times_done += 1
+
+
+class Agent:
+    """The agent's side, and what it gets to hear."""
+
+    def __init__(self) -> None:
+        self.runner = FakeRunner()
+        self.replies: list[Reply] = []
+        self.interrupted: list[str] = []
+        self.requests = Requests(self.runner, self.replies.append, self.interrupted.append)
+        self.files: dict[int, int] = {}
+
+    def say(self, message: Message) -> None:
+        """Deliver *message*; it must be acknowledged exactly once."""
+        name = type(message).__struct_config__.tag
+        delivery = FakeDelivery(message)
+        getattr(self.requests, f"on_{name}")(delivery)
+        assert delivery.times_done == 1
+
+    def run(self, task: str, content: Content | None = None, *more: Content) -> None:
+        self.say(Run(task, "apply", [3], [content or Content(inline=task.encode()), *more]))
+
+    def memory(self, transfer: int, data: bytes | None = None, size: int = 10) -> Content:
+        """Make a memory file; without *data* it is not complete."""
+        fd = self.files[transfer] = os.memfd_create("test")
+        os.ftruncate(fd, len(data) if data is not None else size)
+        if data is not None:
+            os.pwrite(fd, data, 0)
+        return Content(size=os.fstat(fd).st_size, transfer=transfer, path=f"/proc/{os.getpid()}/fd/{fd}")
+
+    def take(self) -> Any:
+        """Return the next request; there must be one."""
+        assert self.requests.news()
+        work = self.requests.take()
+        assert work is not None
+        return work
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    agent = Agent()
+    yield agent
+    for fd in agent.files.values():
+        os.close(fd)
+
+
+def test_requests_come_in_order(agent: Agent) -> None:
+    for task in "abc":
+        agent.run(task)
+    assert [agent.take().task for _ in "abc"] == ["a", "b", "c"]
+
+
+def test_the_first_one_waits_for_its_content_and_the_others_behind_it(agent: Agent) -> None:
+    blob = pack(list(range(100))).join()
+    agent.run("a", agent.memory(1, blob))
+    agent.run("b", agent.memory(2))
+    agent.run("c")
+    agent.say(ContentReady(2))
+    assert not agent.requests.news()
+    agent.say(ContentReady(1))
+    first = agent.take()
+    assert (first.task, unpack(first.content)) == ("a", list(range(100)))
+    assert [agent.take().task, agent.take().task] == ["b", "c"]
+
+
+def test_a_content_is_private_and_writable_and_outlives_the_agents_file(agent: Agent) -> None:
+    agent.run("a", agent.memory(1, b"0123456789"))
+    os.close(agent.files.pop(1))
+    agent.say(ContentReady(1))
+    content = agent.take().content
+    content[0:2] = b"xx"
+    assert bytes(content) == b"xx23456789"
+
+
+def test_a_transfer_that_failed_is_a_failure_in_its_turn(agent: Agent) -> None:
+    agent.run("a", agent.memory(1))
+    agent.say(ContentReady(1, failed=True))
+    assert agent.take().content == Failure(
+        "EngineError", "the request's content did not arrive: its transfer broke off", kind="EngineError"
+    )
+
+
+def test_a_memory_file_that_is_gone_is_a_failure(agent: Agent) -> None:
+    agent.run("a", Content(size=5, transfer=1, path="/proc/self/fd/999"))
+    assert "content of 5 bytes did not arrive: [Errno 2]" in agent.take().content.evalue
+
+
+def test_each_engine_takes_its_own_content(agent: Agent) -> None:
+    agent.say(Run("a", "push", [1, 3], [Content(inline=b"x"), Content(inline=b"mine")]))
+    assert agent.take().content == b"mine"
+    with pytest.raises(ProtocolError, match="no content for engine 3"):
+        agent.requests.on_run(FakeDelivery(Run("b", "push", [1, 2], [Content(), Content()])))
+
+
+def test_a_task_runs_once_until_its_reply_is_acknowledged(agent: Agent) -> None:
+    agent.run("a")
+    agent.run("a")
+    assert agent.take().task == "a"
+    agent.run("a")
+    assert not agent.requests.news()
+    agent.requests.acknowledged("a")
+    agent.run("a")
+    assert agent.take().task == "a"
+
+
+def test_a_request_sent_again_by_a_new_agent_brings_its_own_content(agent: Agent) -> None:
+    agent.run("a", agent.memory(1))
+    agent.run("b")
+    agent.run("a", agent.memory(7, b"new"))
+    agent.say(ContentReady(1, failed=True))
+    assert not agent.requests.news()
+    agent.say(ContentReady(7))
+    assert bytes(agent.take().content) == b"new"
+    assert agent.take().task == "b"
+    agent.run("c", agent.memory(8))
+    agent.run("c", Content(inline=b"small"))
+    assert agent.take().content == b"small"
+
+
+# --- taking back ---------------------------------------------------------------------------------
+
+
+def test_a_waiting_task_is_taken_back(agent: Agent) -> None:
+    for task in "ab":
+        agent.run(task)
+    agent.say(Revoke("a", [3]))
+    (reply,) = agent.replies
+    assert (reply.task, reply.engine) == ("a", 3)
+    assert reply.failure == Failure("TaskAborted", "taken back before it started", kind="TaskAborted", host="here")
+    assert agent.take().task == "b"
+    assert agent.interrupted == []
+
+
+def test_a_task_that_waits_for_content_is_taken_back_and_lets_the_next_one_pass(agent: Agent) -> None:
+    agent.run("a", agent.memory(1))
+    agent.run("b")
+    agent.say(Revoke("a", [3], interrupt=True))
+    assert agent.take().task == "b"
+    agent.say(ContentReady(1))
+    assert not agent.requests.news()
+    assert [r.task for r in agent.replies] == ["a"]
+    assert agent.interrupted == []
+
+
+def test_a_running_task_is_interrupted_only_if_that_is_wished(agent: Agent) -> None:
+    agent.run("a")
+    agent.take()
+    agent.say(Revoke("a", [3]))
+    assert agent.interrupted == []
+    agent.say(Revoke("a", [3], interrupt=True))
+    assert agent.interrupted == ["a"]
+    agent.say(Revoke("b", [3], interrupt=True))
+    assert agent.interrupted == ["a"]
+    assert agent.replies == []
+
+
+def test_a_task_that_was_taken_back_does_not_come_again_before_its_reply_is_acknowledged(agent: Agent) -> None:
+    agent.run("a")
+    agent.say(Revoke("a", [3]))
+    agent.run("a")
+    agent.say(Revoke("a", [3]))
+    assert len(agent.replies) == 1
+    agent.requests.acknowledged("a")
+    agent.run("a")
+    assert agent.take().task == "a"
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def test_an_engine_learns_its_id(agent: Agent) -> None:
+    agent.say(Assigned(17))
+    assert agent.runner.engine == 17
+
+
+def test_stopping_leaves_what_waits(agent: Agent) -> None:
+    agent.run("a")
+    agent.run("b")
+    assert agent.take().task == "a"
+    agent.say(StopEngine())
+    assert agent.requests.news()
+    assert agent.requests.stopped
+    assert agent.requests.take() is None
