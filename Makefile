@@ -32,8 +32,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -Im pytest $(PYTEST)
 
+# no -P: the parts of the script lie beside it
 bench: $(STAMP)
-	$(BIN)/python -P benchmarks/compare.py
+	$(BIN)/python benchmarks/compare.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from ippmpi.controller.absences import Absences, Patience
 from ippmpi.controller.contents import Contents, Item
+from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.quiet import Quiet
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
 from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
@@ -53,6 +54,7 @@ class Controller:
         self._stop_s = patience.stop_s
         self._on_end = on_end
         self._quiet = Quiet(log)
+        self._memory = Memory(loop.call_later, trim)
         self._ticked = -math.inf
         self._alarm: Alarm | None = None
         self._alarm_due = math.inf
@@ -71,6 +73,7 @@ class Controller:
         if self._ended:
             return
         self._tick()
+        self._memory.used()
         peer = mail.peer
         items: list[Item] = []
         try:

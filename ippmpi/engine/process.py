@@ -77,7 +77,7 @@ class Engine:
     """One rank, from the moment it knows its place."""
 
     def __init__(self, options: Options, facts: WorldFacts, output: Output, endpoint: str) -> None:
-        """Connect to the agent at *endpoint*; ``run`` does the rest."""
+        """Belong to the agent at *endpoint*; ``run`` does the rest."""
         self._options = options
         self._facts = facts
         self._output = output
@@ -98,26 +98,25 @@ class Engine:
         }
         self._ended_because = ""
         self._alone: Timer | None = None
-        self._link = self._connect(endpoint)
+        about = {"world": options.world, "rank": facts.rank, "pid": os.getpid()}
+        dial = Dial((endpoint,), "engine", f"engine:{facts.rank}", about)
+        self._link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
 
-    def _connect(self, endpoint: str) -> LinkThread:
-        about = {"world": self._options.world, "rank": self._facts.rank, "pid": os.getpid()}
-        dial = Dial((endpoint,), "engine", f"engine:{self._facts.rank}", about)
+    def _connect(self) -> None:
         # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
-            link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
-            link.start()
+            self._link.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        link.call_soon(lambda: self._wait_for_agent(FIRST_CONTACT_S))
-        return link
+        self._link.call_soon(lambda: self._wait_for_agent(FIRST_CONTACT_S))
 
     # --- main thread -----------------------------------------------------------------------------
 
     def run(self) -> str:
         """Serve until there is nothing more to do; return why, if it was not a normal stop."""
         self._interrupts.install()
+        self._connect()
         self._output.prepare()
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         while not requests.stopped:

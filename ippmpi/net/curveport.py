@@ -127,4 +127,3 @@ class CurvePort:
         self._socket.close(linger=int(linger_s * 1000))
         self._doorman.socket.close(linger=0)
         self._context.term()  # waits for the linger; a bare exit would drop the last messages
-

@@ -103,10 +103,12 @@ class Dealer:
             event = parse_monitor_message(frames)["event"]
             if event & _BROKEN:
                 self._receive()  # what came before the break: the last words of one who left
-                if self._closed:
-                    return
-                self.close()
-                self._on_broken(UNKNOWN_KEY if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else "the connection broke")
+                self._break(UNKNOWN_KEY if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else "the connection broke")
+
+    def _break(self, why: str) -> None:
+        if not self._closed:
+            self.close()
+            self._on_broken(why)
 
     def close(self, linger_s: float = 0.0) -> None:
         """Send what is queued for at most *linger_s* seconds, close, end ZeroMQ's context."""
@@ -119,4 +121,3 @@ class Dealer:
         self._monitor.close(linger=0)
         self._socket.close(linger=int(linger_s * 1000))
         self._context.term()  # waits for the linger; a bare exit would drop the last messages
-

@@ -23,10 +23,10 @@ LOOKS = 20
 class Driver:
     """Runs *loop* on a daemon thread, unless another thread drives."""
 
-    def __init__(self, loop: Loop, name: str, *, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        """Prepare; on the thread, *begin* is called first and *end* last."""
+    def __init__(self, loop: Loop, name: str, end: Callable[[], None]) -> None:
+        """Prepare; *end* is called last, on the thread."""
         self._loop = loop
-        self._begin, self._end = begin, end
+        self._end = end
         self._lock = threading.Lock()  # held by whoever runs the loop
         self._wanted = False
         self._driving = False
@@ -43,12 +43,11 @@ class Driver:
 
     def _run(self) -> None:
         loop = self._loop
-        self._begin()
         try:
             while True:
                 with self._lock:
-                    while not loop.stopped and not self._wanted:
-                        if not loop.work() and not self._wanted and not loop.stopped:
+                    while self._may_go_on():
+                        if not loop.work() and self._may_go_on():
                             loop.sleep()
                 if loop.stopped:
                     break
@@ -57,6 +56,9 @@ class Driver:
                 loop.flush()
         finally:
             self._end()
+
+    def _may_go_on(self) -> bool:
+        return not (self._wanted or self._loop.stopped)
 
     def _stand_by(self) -> None:
         """Return when nobody has driven for a moment, or the loop is to stop."""

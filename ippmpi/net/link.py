@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -332,19 +331,15 @@ class LinkThread:
         self.loop = Loop()
         self.call_soon = self.loop.call_soon
         self._dial, self._on_message, self._on_state = dial, on_message, on_state
-        self._made = threading.Event()
         self._link: Link | None = None
         self._linger_s = 1.0
-        self._driver = Driver(self.loop, name, begin=self._open, end=self._close)
+        self._driver = Driver(self.loop, name, self._close)
         self.drive = self._driver.drive
 
     def start(self) -> None:
-        """Start the thread, which dials."""
-        self._driver.start()
-
-    def _open(self) -> None:
+        """Dial, and start the thread. (In this order: nobody may run the loop while the link is being made.)"""
         self._link = Link(self.loop, self._dial, on_message=self._on_message, on_state=self._on_state)
-        self._made.set()
+        self._driver.start()
 
     def _close(self) -> None:
         if self._link is not None:
@@ -353,8 +348,7 @@ class LinkThread:
     @property
     def link(self) -> Link:
         """The link; touch it on its own thread only."""
-        self._made.wait()
-        assert self._link is not None
+        assert self._link is not None, "start() comes first"
         return self._link
 
     @property

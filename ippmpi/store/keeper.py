@@ -99,13 +99,16 @@ class Store:
     # --- the storage thread ------------------------------------------------------------------
 
     def _run(self) -> None:
-        more = True
-        while more:
-            entries, more = self._gather()
-            if entries:
-                self._write(entries)
-                dones = [entry[2] for entry in entries]
-                self._call_soon(functools.partial(_call_all, dones))
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Write one transaction; return whether there may be more. Keeps nothing while it waits for the next."""
+        entries, more = self._gather()
+        if entries:
+            self._write(entries)
+            self._call_soon(functools.partial(_call_all, [entry[2] for entry in entries]))
+        return more
 
     def _gather(self) -> tuple[list[_Entry], bool]:
         """Wait for records; return them, and whether there may be more."""

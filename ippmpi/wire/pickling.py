@@ -94,12 +94,22 @@ def unpack(buffer: Buffer) -> object:
         return pickle.loads(parts[0], buffers=parts[1:])
     except ModuleNotFoundError as error:
         where = "this client" if get_home() is None else "this engine"
+        importer = _importer(error)
+        needed = f"which is imported by {importer!r}, which" if importer else "which"
         raise ModuleNotFoundError(
-            f"{where} has no module {error.name!r}, which what arrived needs: install it here, or put its folder on "
+            f"{where} has no module {error.name!r}, {needed} what arrived needs: install it here, or put its folder on "
             f"sys.path (Python: {sys.executable}); functions of __main__ need no module",
             name=error.name,
             path=error.path,
         ) from error
+
+
+def _importer(error: ImportError) -> str:
+    """Return the module whose own import failed, if the one that arrived with the pickle was found."""
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_code.co_name != "<module>":
+        step = step.tb_next
+    return "" if step is None else str(step.tb_frame.f_globals.get("__name__", ""))
 
 
 def _parts(view: memoryview) -> list[memoryview]:

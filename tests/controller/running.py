@@ -74,6 +74,13 @@ class Running:
             self.process.send_signal(number)
         return self.process.wait(15)
 
+    def end(self) -> None:
+        """Have it clean up without waiting for engines, whose agents are gone by now."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGINT)  # the second one: at once
+        self.process.wait(15)
+
 
 class Caller:
     """One side of a link to the controller, in a thread of its own."""

@@ -44,8 +44,7 @@ def stack() -> Iterator[ExitStack]:
 def start(tmp_path: Path, stack: ExitStack) -> Start:
     def start(*options: str) -> Running:
         running = Running(tmp_path, *options)
-        stack.callback(running.process.wait, 15)
-        stack.callback(running.stop, signal.SIGKILL)
+        stack.callback(running.end)
         return running
 
     return start
@@ -228,7 +227,11 @@ def push(client: Client, number: int, blob: bytes, op: str = "push") -> None:
 
 def spool_files(running: Running) -> list[str]:
     folder = Path(f"/proc/{running.process.pid}/fd")
-    return [link for name in os.listdir(folder) if "/spool/" in (link := os.readlink(folder / name))]
+    found = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed in between
+            found.append(os.readlink(folder / name))
+    return [link for link in found if "/spool/" in link]
 
 
 def test_records_in_a_folder_of_the_user_outlive_the_controller(start: Start, stack: ExitStack, tmp_path: Path) -> None:
@@ -261,4 +264,4 @@ def test_it_stays_small(running: Running, stack: ExitStack) -> None:
     for number in range(10_000, 10_010):
         push(client, number, blob)
         client.wait(Reply, number + 1, 30)
-    assert running.resident_kb() <= 60_000
+    eventually(lambda: running.resident_kb() <= 60_000, 3)

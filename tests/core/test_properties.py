@@ -91,6 +91,7 @@ class Life(RuleBasedStateMachine):
         self.order: dict[Peer, list[int]] = {}
         self.given: list[tuple[Peer, str, int]] = []  # what agents were told to run
         self.spool: set[int] = set()  # keys that the hub must release, or hand to a client with a reply
+        self.refused: set[tuple[str, int]] = set()  # task, pid of the engine that must not be asked again
         self.kept: Counter[tuple[str, str, int]] = Counter()
         self.sessions: Counter[Peer] = Counter()
 
@@ -133,6 +134,8 @@ class Life(RuleBasedStateMachine):
             self.answered(effect.peer, message)
         elif isinstance(message, Run):
             asked = self.asked[message.task]
+            for engine in message.engines:
+                assert (message.task, self.hub.ledger.engines[engine].pid) not in self.refused
             self.given += [(effect.peer, message.task, engine) for engine in message.engines]
             if not asked.balanced:
                 self.order.setdefault(effect.peer, []).append(asked.serial)
@@ -345,6 +348,8 @@ class Life(RuleBasedStateMachine):
     def reply(self, given: tuple[Peer, str, int] | None, failure: Failure | None, large: bool) -> None:
         if given is not None:
             peer, task, engine = given
+            if failure is not None and failure.kind == "UnmetDependency" and engine in self.hub.ledger.engines:
+                self.refused.add((task, self.hub.ledger.engines[engine].pid))
             self.say(peer, Reply(task, engine, self.spooled(large), failure))
 
     @rule(number=picks, engine=engine_ids, large=flags, who=picks)

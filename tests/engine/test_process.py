@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import msgspec
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def _agents() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True, scope="module")
+def functions_by_value() -> Iterator[None]:
+    """No engine can import this module."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture
@@ -113,7 +122,7 @@ def test_it_stops_when_it_is_told(engine: Any, agent: FakeAgent) -> None:
 
 
 def test_it_stops_after_the_task_that_runs(engine: Any, agent: FakeAgent) -> None:
-    agent.apply("c-1", lambda: (time.sleep(0.3), 5)[1])
+    _start(agent, "c-1", lambda: (time.sleep(0.3), 5)[1])
     agent.apply("c-2", os.getpid)
     agent.say(StopEngine())
     assert agent.value("c-1") == 5
@@ -200,7 +209,8 @@ def _start(agent: FakeAgent, task: str, function: object, *args: object) -> None
     ready = agent.ready()
     agent.apply(task, _announced, function, *args)
     with open(f"/proc/{ready.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
-        assert pipe.read(1) == b"!"
+        os.set_blocking(pipe.fileno(), False)
+        assert eventually(lambda: pipe.read(1)) == b"!"
 
 
 @pytest.mark.parametrize("function", [sleep_long, spin, time.sleep])

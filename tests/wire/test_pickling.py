@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,14 @@ def test_a_missing_module_is_named(at_home: bool) -> None:
             unpack(flat)
     finally:
         set_home(None)
+
+
+def test_a_module_that_lacks_another_one_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "found_.py").write_text("import absent_")
+    pickled = b"cfound_\nf\n."
+    with pytest.raises(ModuleNotFoundError, match="has no module 'absent_', which is imported by 'found_', which what"):
+        unpack(struct.pack("<IIQ48x", 1, 0, len(pickled)) + pickled)
 
 
 class Home:
