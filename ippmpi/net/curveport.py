@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import zmq
 
 from ippmpi.net.keys import Doorman, ServerKeys
-from ippmpi.net.loop import Loop
+from ippmpi.net.loop import Loop, Source
 from ippmpi.net.stream import LARGEST_FRAME
 from ippmpi.net.zmqwatch import watch
 
@@ -33,11 +33,12 @@ class Connection(Protocol):
 class RouterWire:
     """One connection of the ROUTER socket."""
 
-    __slots__ = ("_rid", "_socket", "connection")
+    __slots__ = ("_rid", "_socket", "_source", "connection")
 
-    def __init__(self, socket: zmq.Socket[bytes], rid: bytes) -> None:
-        """Address *rid*."""
+    def __init__(self, socket: zmq.Socket[bytes], rid: bytes, source: Source) -> None:
+        """Address *rid*; *source* is what the loop knows of the socket."""
         self._socket = socket
+        self._source = source
         self._rid = rid
         self.connection: Connection | None = None
 
@@ -55,6 +56,7 @@ class RouterWire:
         except zmq.ZMQError as error:  # EHOSTUNREACH: the session sends it again on the next connection
             if self.connection is not None:
                 self.connection.on_broken(str(error))
+        self._source.hint()
 
     def close(self, linger_s: float = 0.0) -> None:
         """Do nothing: ZeroMQ closes a connection only with its socket."""
@@ -73,7 +75,7 @@ class CurvePort:
         self._connections: dict[bytes, Connection] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._doorman = Doorman(self._context, keys.known)
-        self._watched = [watch(loop, self._doorman.socket, self._doorman.answer)]
+        self._doors = watch(loop, self._doorman.socket, self._doorman.answer)
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1),
@@ -93,7 +95,7 @@ class CurvePort:
         endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(endpoint, bytes)
         self.port = int(endpoint.rstrip(b"\0").rpartition(b":")[2])
-        self._watched.append(watch(loop, self._socket, self._receive))
+        self._source = watch(loop, self._socket, self._receive)
 
     def _receive(self) -> None:
         socket = self._socket
@@ -109,7 +111,7 @@ class CurvePort:
                 data = socket.recv(zmq.NOBLOCK, copy=False).buffer
             connection = self._connections.get(rid)
             if connection is None:
-                wire = RouterWire(socket, rid)
+                wire = RouterWire(socket, rid, self._source)
                 role = self._known.get(str(first.get("User-Id")), "nobody")
                 connection = wire.connection = self._connections[rid] = self._on_connect(wire, role)
             connection.on_frame(frame, data)
@@ -122,8 +124,8 @@ class CurvePort:
 
     def close(self, linger_s: float) -> None:
         """Send what is queued for at most *linger_s* seconds, close, end ZeroMQ's context."""
-        for fd in self._watched:
-            self._loop.remove_source(fd)
+        self._loop.remove_source(self._source)
+        self._loop.remove_source(self._doors)
         self._socket.close(linger=int(linger_s * 1000))
         self._doorman.socket.close(linger=0)
         self._context.term()  # waits for the linger; a bare exit would drop the last messages

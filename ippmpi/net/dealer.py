@@ -70,18 +70,21 @@ class Dealer:
             socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
         self._closed = False
         self._monitor = socket.get_monitor_socket(_BROKEN)
-        self._watched = [watch(loop, self._monitor, self._on_event), watch(loop, socket, self._receive)]
+        self._source = watch(loop, socket, self._receive)
+        self._events = watch(loop, self._monitor, self._on_event)
         socket.connect(endpoint)
 
     def send(self, frame: bytes) -> None:
         """Send one frame."""
         with contextlib.suppress(zmq.Again):  # no peer any more; the monitor tells, the session sends again
             self._socket.send(frame, zmq.NOBLOCK)
+        self._source.hint()
 
     def send_bulk(self, frame: bytes, data: Buffer) -> None:
         """Send a frame and its bytes, which are not copied."""
         with contextlib.suppress(zmq.Again):
             self._socket.send_multipart([frame, memoryview(data)], zmq.NOBLOCK, copy=False)
+        self._source.hint()
 
     def _receive(self) -> None:
         socket = self._socket
@@ -115,8 +118,8 @@ class Dealer:
         if self._closed:
             return
         self._closed = True
-        for fd in self._watched:
-            self._loop.remove_source(fd)
+        self._loop.remove_source(self._source)
+        self._loop.remove_source(self._events)
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=int(linger_s * 1000))

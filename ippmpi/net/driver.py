@@ -91,14 +91,16 @@ class Driver:
             self._lock.acquire()
             self._wanted = False
         self._driving = True
-        while not until() and not loop.stopped:
-            if not loop.work() and not until() and not loop.stopped:
-                loop.sleep()
-        self._turns += 1
-        self._driving = False
-        self._lock.release()
-        if self._parked or loop.stopped:
-            self._call.set()
+        try:
+            while not until() and not loop.stopped:
+                if not loop.work() and not until() and not loop.stopped:
+                    loop.sleep()
+        finally:
+            self._turns += 1
+            self._driving = False
+            self._lock.release()
+            if self._parked or loop.stopped:
+                self._call.set()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread's end, if it is not this one; return whether it has ended."""

@@ -270,16 +270,15 @@ class Link:
     def _on_dirty(self, conversation: Conversation) -> None:  # noqa: ARG002 - there is one
         self._dirty = True
 
-    def _flush(self) -> bool:
+    def _flush(self) -> None:
         if not self._dirty:
-            return False
+            return
         self._dirty = False
         if self.conversation.transfers.active and self.state is LinkState.OPEN:
             self._data.dial()
         if self.conversation.flush() and not self._ack_timer:
             self._ack_timer = True
             self.loop.call_later(ACK_DELAY_S, self._send_late_ack)
-        return True
 
     def _send_late_ack(self) -> None:
         self._ack_timer = False

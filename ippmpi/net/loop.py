@@ -1,8 +1,9 @@
 """One thread's loop: file descriptors, edge-triggered sources, timers, wake-ups from other threads.
 
-ZeroMQ's descriptor is edge-triggered: it tells that *something* may have changed, and a send may
-swallow the news. So the loop asks every such source whether it is ready before it sleeps, and asks
-again after every round in which anything was done. Plain descriptors need none of that.
+ZeroMQ's descriptor is edge-triggered: it tells that *something* may have changed, and any use of the
+socket may swallow the news. So such a source is asked whether it is ready when its descriptor says
+so and after each use (``Source.hint``), until it is not; asking costs two system calls, so it is not
+done every round. Plain descriptors need none of that.
 """
 
 from __future__ import annotations
@@ -43,6 +44,35 @@ class Timer:
             call()
 
 
+class Source:
+    """Something edge-triggered that a loop watches."""
+
+    __slots__ = ("_asked", "_hinted", "call", "fd", "ready")
+
+    def __init__(self, fd: int, ready: Callable[[], bool], call: Callback, hinted: list[Source]) -> None:
+        """Watch *fd*; enter *hinted* when it is time to ask."""
+        self.fd = fd
+        self.ready = ready
+        self.call = call
+        self._hinted = hinted
+        self._asked = False
+
+    def hint(self) -> None:
+        """Have the source asked in the next round: it was used, or its descriptor said something."""
+        if not self._asked:
+            self._asked = True
+            self._hinted.append(self)
+
+    def serve(self) -> bool:
+        """Call if ready, and then ask again; return whether it was."""
+        self._asked = False
+        if self.fd < 0 or not self.ready():
+            return False
+        self.hint()
+        self.call()
+        return True
+
+
 class Loop:
     """Polls, calls, sleeps. Everything but ``call_soon`` and ``stop`` belongs to the thread that runs it."""
 
@@ -57,9 +87,8 @@ class Loop:
         self._soon: deque[Callback] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._tie = itertools.count()
-        self._sources: dict[int, tuple[Callable[[], bool], Callback]] = {}
-        self._polled: list[tuple[Callable[[], bool], Callback]] = []
-        self._flushes: list[Callable[[], bool]] = []
+        self._hinted: list[Source] = []
+        self._flushes: list[Callable[[], object]] = []
         self.stopped = False
         self.now = time.monotonic()
 
@@ -112,20 +141,21 @@ class Loop:
             reader, _ = self._selector.get_key(fd).data
             self._selector.modify(fd, _READ, (reader, None))
 
-    def add_source(self, fd: int, ready: Callable[[], bool], call: Callback) -> None:
+    def add_source(self, fd: int, ready: Callable[[], bool], call: Callback) -> Source:
         """Call *call* while *ready* says so; *fd* is an edge-triggered hint to ask again."""
-        self._selector.register(fd, _READ, (_nothing, None))
-        self._sources[fd] = (ready, call)
-        self._polled = list(self._sources.values())
+        source = Source(fd, ready, call, self._hinted)
+        self._selector.register(fd, _READ, (source.hint, None))
+        source.hint()
+        return source
 
-    def remove_source(self, fd: int) -> None:
-        """Stop watching an edge-triggered source; call before it is closed."""
-        if self._sources.pop(fd, None) is not None:
-            self._selector.unregister(fd)
-        self._polled = list(self._sources.values())
+    def remove_source(self, source: Source) -> None:
+        """Stop watching an edge-triggered source; call before it is closed. Harmless the second time."""
+        if source.fd >= 0:
+            self._selector.unregister(source.fd)
+            source.fd = -1
 
-    def add_flush(self, flush: Callable[[], bool]) -> None:
-        """Call *flush* at the end of every round; it returns whether it sent anything."""
+    def add_flush(self, flush: Callable[[], object]) -> None:
+        """Call *flush* at the end of every round, to send what was queued in it."""
         self._flushes.append(flush)
 
     # --- running -----------------------------------------------------------------------------
@@ -140,7 +170,7 @@ class Loop:
     def work(self) -> bool:
         """Do what is to be done now, then flush; return whether there was anything."""
         self.now = time.monotonic()
-        worked = bool(self._polled) and self._poll_sources()
+        worked = bool(self._hinted) and self._serve_sources()
         soon = self._soon
         if soon:
             worked = True
@@ -149,29 +179,25 @@ class Loop:
         if self._timers and self._timers[0][0] <= self.now:
             worked = True
             self._fire_timers()
-        return self.flush() or worked
+        self.flush()
+        return worked or bool(self._hinted)
 
-    def _poll_sources(self) -> bool:
+    def _serve_sources(self) -> bool:
+        hinted = self._hinted[:]
+        self._hinted.clear()
         worked = False
-        polled = self._polled
-        for ready, call in polled:
-            if ready():
-                call()
-                worked = True
-                if polled is not self._polled:  # the call closed or opened a source
-                    break
+        for source in hinted:
+            worked = source.serve() or worked
         return worked
 
     def _fire_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
             heapq.heappop(self._timers)[2].fire()
 
-    def flush(self) -> bool:
-        """Send whatever is queued; tell whether there was anything."""
-        sent = False
+    def flush(self) -> None:
+        """Send whatever is queued."""
         for flush in self._flushes:
-            sent = flush() or sent
-        return sent and bool(self._polled)  # only edge-triggered sources must be asked again after a send
+            flush()
 
     def sleep(self) -> None:
         """Wait for the next event, and call who is to be called for it."""
@@ -198,7 +224,3 @@ class Loop:
         os.close(self._wake_read)
         write, self._wake_write = self._wake_write, -1
         os.close(write)
-
-
-def _nothing() -> None:
-    """Do nothing: the source is asked in the next round."""

@@ -264,9 +264,9 @@ class Router:
 
     # --- flushing ----------------------------------------------------------------------------
 
-    def _flush(self) -> bool:
+    def _flush(self) -> None:
         if not self._dirty:
-            return False
+            return
         dirty, self._dirty[:] = list(self._dirty), []
         for conversation in dirty:
             if conversation.flush():
@@ -274,7 +274,6 @@ class Router:
         if self._late_acks and not self._ack_timer:
             self._ack_timer = True
             self._loop.call_later(ACK_DELAY_S, self._send_late_acks)
-        return True
 
     def _send_late_acks(self) -> None:
         self._ack_timer = False

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 LARGEST_FRAME = 16 * 1024 * 1024
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 SOCKET_BYTES = 4 * 1024 * 1024  # asked for; the kernel gives what it allows
 
 _HEAD = struct.Struct("<II")
@@ -45,6 +45,8 @@ class Stream:
         self._sock: socket.socket | None = sock
         self._fd = sock.fileno()
         self._on_frame, self._on_broken = on_frame, on_broken
+        self._buffer = bytearray(READ_BYTES)  # a fresh one per read would cost three system calls
+        self._view = memoryview(self._buffer)
         self._rest = b""
         self._body = bytearray()  # a frame too large for one read, being filled
         self._got = 0
@@ -115,15 +117,16 @@ class Stream:
             if self._body:
                 self._fill(sock)
                 return
-            data = sock.recv(READ_BYTES)
+            got = sock.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError as error:
             self._break(str(error))
             return
-        if not data:
+        if not got:
             self._break("the other side closed the connection")
             return
+        data = bytes(self._view[:got])
         self._parse(self._rest + data if self._rest else data)
 
     def _parse(self, data: bytes) -> None:
@@ -136,7 +139,7 @@ class Stream:
                 return
             stop = start + _HEAD.size + frame_size + data_size
             if stop > end:
-                if stop - end > READ_BYTES // 4:
+                if stop - end > READ_BYTES // 2:
                     self._begin_body(view[start:], stop - start)
                     start = end
                 break

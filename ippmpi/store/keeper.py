@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
 
-GATHER_S = 0.004
+GATHER_S = 0.025
 """How long a transaction waits for more records. Nothing but acknowledgements is later for it."""
 
 PRUNE_EVERY_S = 60.0
