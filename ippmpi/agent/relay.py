@@ -22,7 +22,7 @@ from ippmpi.wire.messages import Content, Display, Failure, Reply, Revoke, Run
 
 _log = logging.getLogger(__name__)
 
-TOGETHER_S = 0.002
+TOGETHER_S = 0.001
 """How long a reply may wait for those of other local engines to the same request, so that they travel together."""
 
 

@@ -124,6 +124,8 @@ class Engines:
             return list(self.ids), False
         if isinstance(key, slice):
             return list(self.ids[key]), False
+        if type(key) is int:  # the rule; asking a protocol class takes microseconds
+            return [self._one(key)], True
         if isinstance(key, SupportsIndex) and not isinstance(key, Iterable):  # an array has __index__ too
             return [self._one(operator.index(key))], True
         if isinstance(key, str) or not isinstance(key, Iterable):

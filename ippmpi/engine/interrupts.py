@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from _signal import getsignal  # type: ignore[import-not-found] # signal.getsignal makes an enum of it, which takes a tenth of a no-op task
 from collections.abc import Callable
 from types import FrameType
 
@@ -36,7 +37,7 @@ class Interrupts:
 
     def restore(self) -> None:
         """Take SIGINT back if the user's code kept it: between tasks it must not raise; main thread only."""
-        if signal.getsignal(signal.SIGINT) != self._on_interrupt:
+        if getsignal(signal.SIGINT) != self._on_interrupt:
             signal.signal(signal.SIGINT, self._on_interrupt)
 
     def leave(self) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from ippmpi.net.loop import Loop
 
-LOOK_S = 0.01
+LOOK_S = 0.025
 """How long the loop may stand still before its own thread takes over: between one and two looks."""
 
-LOOKS = 20
+LOOKS = 10
 """After so many looks without news the standing-by thread sleeps until it is called."""
 
 

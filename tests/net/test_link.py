@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from net.wires import Blob, Caller, Forwarder, Listener, Memory, curve
 
 from helpers import eventually
 from ippmpi.errors import Refused
@@ -16,6 +15,7 @@ from ippmpi.net.conversation import Delivery
 from ippmpi.net.keys import KeyPair, keypair
 from ippmpi.net.link import LinkState
 from ippmpi.wire.messages import Answer, Content, Hello, Output, Query, Submit
+from net.wires import Blob, Caller, Forwarder, Listener, Memory, curve
 
 
 @pytest.fixture
