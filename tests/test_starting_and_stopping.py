@@ -176,7 +176,6 @@ def test_magics_run_lines_and_cells_on_all_ranks(tmp_path: Path) -> None:
         "import sys, ippmpi as ipp\n"
         "rc = ipp.Client(profile_dir=sys.argv[1])\n"
         "rc.wait_for_engines(2, timeout=10)\n"
-        "rc[:].activate()\n"
         "%px a = 40\n"
         "get_ipython().run_cell_magic('px', '', 'from mpi4py import MPI\\nprint(\"sum\", a + MPI.COMM_WORLD.size)')\n",
         encoding="utf-8",

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -122,27 +121,27 @@ def _tell(ready_fd: int | None) -> None:
 @contextlib.contextmanager
 def _signals(loop: Loop, controller: Controller) -> Iterator[None]:
     """Stop on SIGTERM, SIGINT and SIGHUP, unless whoever started this process wanted them ignored."""
-    read, write = socket.socketpair()
-    read.setblocking(False)
-    write.setblocking(False)
+    read, write = os.pipe()  # not a socket pair: sockets are counted
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
 
     def on_signal() -> None:
-        for number in read.recv(16):
+        for number in os.read(read, 16):
             controller.stop(f"got {signal.Signals(number).name}")
 
     former = {number: signal.getsignal(number) for number in SIGNALS}
     taken = [number for number, handler in former.items() if handler is not signal.SIG_IGN]
     # the handler runs at a bad moment (the loop may be in the middle of anything), the byte is read at a good one
-    old_fd = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    old_fd = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in taken:
         signal.signal(number, lambda *_: None)
-    loop.add_reader(read.fileno(), on_signal)
+    loop.add_reader(read, on_signal)
     try:
         yield
     finally:
         for number in taken:
             signal.signal(number, former[number])
         signal.set_wakeup_fd(old_fd)
-        loop.remove_reader(read.fileno())
-        read.close()
-        write.close()
+        loop.remove_reader(read)
+        os.close(read)
+        os.close(write)

@@ -42,7 +42,8 @@ def who(loop: Loop) -> str:
     return names[0]
 
 
-def test_its_own_thread_runs_the_loop_while_nobody_drives(loop: Loop, driver: Driver) -> None:
+@pytest.mark.usefixtures("driver")
+def test_its_own_thread_runs_the_loop_while_nobody_drives(loop: Loop) -> None:
     assert who(loop) == "test-driver"
 
 
