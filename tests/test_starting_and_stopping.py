@@ -162,7 +162,7 @@ def test_the_lines_of_the_readme_work(tmp_path: Path, monkeypatch: pytest.Monkey
             listed = subprocess.run([ipcluster, "list", "-o", "json"], check=True, capture_output=True, timeout=20)
             assert len(json.loads(listed.stdout)) == 1
             status = subprocess.run([ipcluster, "status"], check=True, capture_output=True, text=True, timeout=20)
-            assert "2" in status.stdout
+            assert [line.split()[:2] for line in status.stdout.splitlines()[1:]] == [["0", "0"], ["1", "1"]]
             subprocess.run([ipcluster, "stop"], check=True, timeout=20)
             assert start.wait(timeout=20) == 0, (tmp_path / "start.log").read_text(encoding="utf-8")
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -104,7 +105,8 @@ class Controller:
 
     def on_message(self, delivery: Delivery) -> None:
         self.got.append(delivery.message)
-        delivery.done()
+        if not (isinstance(delivery.message, Reply) and delivery.message.content.transfer):
+            delivery.done()  # the content of the other ones has to be taken first
 
     def on_peer(self, conversation: Conversation, connected: bool) -> None:
         self.agent = conversation if connected else None
@@ -193,6 +195,7 @@ def start(controller: Controller, tmp_path: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait()
+    shutil.rmtree(node_folder_path(controller.connection.folder_key), ignore_errors=True)  # of those killed here
 
 
 @pytest.fixture

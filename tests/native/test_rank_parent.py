@@ -22,6 +22,7 @@ from ippmpi import native
 HOST = socket.gethostname()[:40]
 PYTHON = (sys.executable, "-I", "-u", "-c")
 DEADLINE_S = 30
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,15 @@ def c_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     with as_file(files("ippmpi.native").joinpath("src", "rank.c")) as source:
         subprocess.run([compiler, *flags, "-o", str(program), str(source)], check=True, timeout=60)
     return str(program)
+
+
+@pytest.fixture(autouse=True)
+def segments() -> Iterator[None]:
+    """Remove what the plain MPI programs that are killed here leave in shared memory."""
+    before = set(SHARED_MEMORY.iterdir()) if SHARED_MEMORY.exists() else set()
+    yield
+    for segment in {*SHARED_MEMORY.glob("mpich_shm_*"), *SHARED_MEMORY.glob("sm_segment.*")} - before:
+        segment.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=["c", "sh"])
