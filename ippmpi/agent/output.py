@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import select
 import stat
 from collections.abc import Callable
 
@@ -56,6 +57,10 @@ class _Pipe:
         if self._fd >= 0 and not self._listening and not self._held():
             self._listening = True
             self._loop.add_reader(self._fd, self._on_readable)
+
+    def fileno(self) -> int:
+        """Return the descriptor; negative once closed."""
+        return self._fd
 
     def drain(self) -> None:
         """Take what is in the pipe now, and no more than fits into it: the writer may never stop."""
@@ -117,10 +122,13 @@ class EngineOutput:
         self._last = bytearray()
         self._early: list[tuple[str, bytes]] = []
         self._pipes: list[_Pipe] = []
+        self._news = select.poll()  # one question for both pipes before each reply; most tasks print nothing
         ready = engine.ready
         for stream, fd in (("stdout", ready.stdout_fd), ("stderr", ready.stderr_fd)):
             try:
-                self._pipes.append(_Pipe(loop, f"/proc/{ready.pid}/fd/{fd}", self._taker(stream), held))
+                pipe = _Pipe(loop, f"/proc/{ready.pid}/fd/{fd}", self._taker(stream), held)
+                self._pipes.append(pipe)
+                self._news.register(pipe.fileno(), select.POLLIN)
             except OSError as error:
                 _log.warning("no %s of %s: %s", stream, engine, error)
 
@@ -136,8 +144,9 @@ class EngineOutput:
 
     def drain(self) -> None:
         """Pass on what is in the pipes now."""
-        for pipe in self._pipes:
-            pipe.drain()
+        if self._news.poll(0):
+            for pipe in self._pipes:
+                pipe.drain()
 
     def listen(self) -> None:
         """Go on reading after a hold."""

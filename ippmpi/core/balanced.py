@@ -98,7 +98,7 @@ class Scheduler:
     def _hand_out(self, group: Group) -> Iterator[Effect]:
         ledger, choice = self._ledger, group.choice
         while group.tasks:
-            chosen = ledger.policy.choose(choice.among, choice.without)
+            chosen = ledger.choose(choice.among, choice.without)
             if chosen is None:
                 return
             task, engine = ledger.queue.pop(group), self._engines[chosen]
@@ -209,7 +209,7 @@ class Scheduler:
         queue = self._ledger.queue
         for engine in gone:
             del self._engines[engine.id]
-            self._ledger.policy.remove(engine.id)
+            self._ledger.withdraw(engine)
         for engine in gone:
             yield from self._place_anew(queue.forget(engine.id))
         yield from self._place_anew(

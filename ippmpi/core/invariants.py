@@ -76,7 +76,7 @@ def _check_queue(hub: Hub) -> None:
         assert group.tasks, f"the group of {choice} is empty"
         for engine in (choice.among or frozenset()) | choice.without:
             assert ledger.open_engine(engine) is not None, f"{choice} names engine {engine}, which takes no work"
-        chosen = ledger.policy.choose(choice.among, choice.without)
+        chosen = ledger.choose(choice.among, choice.without)
         assert chosen is None, f"{list(group.tasks)} could start on engine {chosen}"
     for task in queue.held.values():
         verdicts = {condition.verdict() for condition in (task.after, task.follow) if condition is not None}

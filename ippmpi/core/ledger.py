@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -46,6 +47,7 @@ class Ledger:
     def __init__(self, policy: Policy, limits: Limits) -> None:
         """Start empty, at time 0."""
         self.policy = policy
+        self._unreported: dict[Engine, None] = {}
         self.limits = limits
         self.now = 0.0
         self.clients: dict[Peer, Client] = {}
@@ -99,10 +101,26 @@ class Ledger:
     # --- the load of engines ---
 
     def report_load(self, engine: Engine) -> None:
-        """Tell the policy what *engine* holds, if it takes work."""
-        if engine.state is EngineState.ALIVE:
-            balanced = len(engine.balanced)
-            self.policy.update(engine.id, len(engine.direct), balanced, AHEAD - balanced)
+        """Note that the policy is to hear what *engine* holds before it chooses next (not for direct work)."""
+        self._unreported[engine] = None
+
+    def tell_policy(self) -> None:
+        """Tell the policy of all loads that changed."""
+        for engine in self._unreported:
+            if engine.state is EngineState.ALIVE:
+                balanced = len(engine.balanced)
+                self.policy.update(engine.id, len(engine.direct), balanced, AHEAD - balanced)
+        self._unreported.clear()
+
+    def choose(self, among: AbstractSet[EngineId] | None, without: AbstractSet[EngineId]) -> EngineId | None:
+        """Have the policy choose an engine for a balanced task, see ``Policy.choose``."""
+        self.tell_policy()
+        return self.policy.choose(among, without)
+
+    def withdraw(self, engine: Engine) -> None:
+        """Have the policy forget *engine*, which takes no more work."""
+        self._unreported.pop(engine, None)
+        self.policy.remove(engine.id)
 
     def load(self, task: Task, engine: Engine) -> None:
         """Enter that *engine* holds *task*."""

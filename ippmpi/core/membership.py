@@ -161,7 +161,7 @@ class Membership:
         if not known:
             return False
         del ledger.engines[engine.id]
-        ledger.policy.remove(engine.id)
+        ledger.withdraw(engine)
         ledger.losses[engine.id] = _text(loss)
         if len(ledger.losses) > ledger.limits.kept_losses:
             ledger.losses.popitem(last=False)

@@ -413,6 +413,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_policy_knows_the_load(self) -> None:
+        self.hub.ledger.tell_policy()
         alive = {e.id: e for e in self.hub.ledger.engines.values() if e.state is EngineState.ALIVE}
         assert self.policy._places == {
             e.id: (bool(e.direct), len(e.direct) + len(e.balanced), len(e.balanced) < AHEAD) for e in alive.values()
