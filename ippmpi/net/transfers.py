@@ -38,7 +38,7 @@ class Source(Protocol):
         """Return how many bytes can be read already (cut-through: a relay sends what it has)."""
 
     def read(self, start: int, stop: int) -> Buffer:
-        """Return bytes ``start`` up to ``stop``."""
+        """Return bytes ``start`` up to ``stop``; OSError if they cannot be had (the transfer then fails)."""
 
 
 class Sink(Protocol):
@@ -146,8 +146,13 @@ class Transfers:
             return None
         wish = max(SMALLEST_CHUNK, (out.limit - out.position) // 2)
         start, stop = out.position, min(stop, out.position + min(CHUNK_BYTES, wish))
+        try:
+            data = out.source.read(start, stop)
+        except OSError:  # a disk that fails, a process that is gone: this content is lost, not the link
+            self.withdraw(number)
+            return Chunk(number, start, failed=True), b""
         out.position = stop
-        return Chunk(number, start), out.source.read(start, stop)
+        return Chunk(number, start), data
 
     # --- receiving ---------------------------------------------------------------------------
 

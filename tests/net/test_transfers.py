@@ -124,6 +124,19 @@ def test_a_failed_source_ends_the_transfer_on_the_other_side() -> None:
     assert ends == [False]
 
 
+def test_a_source_that_cannot_be_read_fails_its_transfer_and_no_other() -> None:
+    class Broken(Bytes):
+        def read(self, start: int, stop: int) -> bytes:
+            raise OSError("disk")
+
+    sender, receiver = Transfers(), Transfers()
+    ends: list[bool] = []
+    receiver.accept(sender.offer(Broken(b"x" * 10)), Bytes(size=10), ends.append)
+    receiver.accept(sender.offer(Bytes(b"y" * 10)), Bytes(size=10), ends.append)
+    carry(sender, receiver)
+    assert ends == [False, True]
+
+
 def test_a_content_nobody_offers_fails_instead_of_hanging() -> None:
     ends: list[bool] = []
     receiver = Transfers()
