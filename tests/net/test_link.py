@@ -14,6 +14,7 @@ from ippmpi.errors import Refused
 from ippmpi.net.conversation import Delivery
 from ippmpi.net.keys import KeyPair, keypair
 from ippmpi.net.link import LinkState
+from ippmpi.net.session import WINDOW_BYTES
 from ippmpi.wire.messages import Answer, Content, Hello, Output, Query, Submit
 from net.wires import Blob, Caller, Forwarder, Listener, Memory, curve
 
@@ -187,3 +188,31 @@ def test_the_listener_speaks_first_too(start: Callable, tmp_path: Path) -> None:
 def test_a_closed_router_leaves_no_socket_file(tmp_path: Path) -> None:
     Listener(unix=f"{tmp_path}/s").close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_more_than_a_window_arrives_though_nobody_owns_it_yet(start: Callable, tmp_path: Path, transport: str) -> None:
+    server, mine = curve()
+    listener = start(Listener, unix=f"{tmp_path}/s", tcp="127.0.0.1:0", keys=server)
+    listener.answer = lambda delivery: None  # no acknowledgement, ever
+    address = f"unix://{tmp_path}/s" if transport == "unix" else f"tcp://127.0.0.1:{listener.router.tcp_port}"
+    caller = start(Caller, address, server=server.public, keys=mine)
+    count = 5 * WINDOW_BYTES // 10_000
+    for number in range(count):
+        caller.ask(number, bytes(10_000))
+    eventually(lambda: len(listener.messages) == count, what="all messages")
+
+
+def test_what_was_sent_just_before_the_listener_closed_still_arrives(start: Callable) -> None:
+    for _ in range(10):
+        server, mine = curve()
+        listener = Listener(tcp="127.0.0.1:0", keys=server)
+        caller = start(Caller, f"tcp://127.0.0.1:{listener.router.tcp_port}", server=server.public, keys=mine)
+        eventually(lambda listener=listener: listener.peers, what="the peer")
+        conversation = listener.router.conversation("client:test")
+        for number in range(20):
+            listener.loop.call_soon(
+                lambda number=number, conversation=conversation: conversation.send(Output("t", number, "stdout", b"x"))
+            )
+        listener.close()
+        eventually(lambda caller=caller: len(caller.messages) == 20, what="the last words")

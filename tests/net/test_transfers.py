@@ -127,7 +127,7 @@ def test_a_failed_source_ends_the_transfer_on_the_other_side() -> None:
 def test_a_source_that_cannot_be_read_fails_its_transfer_and_no_other() -> None:
     class Broken(Bytes):
         def read(self, start: int, stop: int) -> bytes:
-            raise OSError("disk")
+            raise OSError(f"no bytes {start} to {stop}")
 
     sender, receiver = Transfers(), Transfers()
     ends: list[bool] = []
