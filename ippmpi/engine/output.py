@@ -82,15 +82,13 @@ def _c_flush() -> Callable[[], None]:
     try:
         libc = ctypes.CDLL(None)
         stdout = ctypes.c_void_p.in_dll(libc, "stdout")
-        stderr = ctypes.c_void_p.in_dll(libc, "stderr")
         libc.setvbuf(stdout, None, _LINE_BUFFERED, 0)
         flush = libc.fflush
     except (OSError, ValueError, AttributeError):  # a C library of another kind
         return lambda: None
     flush.argtypes = (ctypes.c_void_p,)
 
-    def flush_both() -> None:
-        flush(stdout)  # not fflush(NULL): that waits for every stream that any thread is reading
-        flush(stderr)
+    def flush_stdout() -> None:
+        flush(stdout)  # not fflush(NULL): that waits for every stream that any thread is reading; stderr has no buffer
 
-    return flush_both
+    return flush_stdout

@@ -72,6 +72,8 @@ def dumps(value: object) -> tuple[memoryview, list[pickle.PickleBuffer], dict[st
 
     Raises whatever the value's own reducers raise; TypeError or PicklingError from pickle itself.
     """
+    if type(value) in _SCALARS:
+        return memoryview(pickle.dumps(value, PROTOCOL)), [], {}
     try:
         if _by_value_modules():
             raise _NotPlain
@@ -110,6 +112,9 @@ def _dump(
     kind(file, travels, callback).dump(value)
     return file
 
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+"""What most tasks return; nothing in these needs a pickler of our own, which takes longer to make than to use."""
 
 SMALL = 1024
 """Buffers up to so many bytes stay inside the pickle, where a part of their own would cost more."""
