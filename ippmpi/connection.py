@@ -7,6 +7,7 @@ another name and then renamed, so a reader sees a whole file or none.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
@@ -252,6 +253,31 @@ def node_folder(key: str) -> Path:
             f"{stat.filemode(found.st_mode)} of user {found.st_uid}: somebody else made it; remove it"
         )
     return folder
+
+
+AGENT_LOCK = ".agent.lock"
+"""After the host's prefix, the name of the file that the one agent of a node folder on this host keeps locked."""
+
+
+def take_lock(path: Path) -> int:
+    """Return a descriptor that holds the lock of the file at *path*, as long as any copy of it is open.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            current = path.stat().st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            current = False
+        except BaseException:
+            os.close(fd)
+            raise
+        if current:
+            return fd
+        os.close(fd)  # its last holder has removed it in between
 
 
 def host_prefix(host: str | None = None) -> str:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ippmpi import config
-from ippmpi.agent.files import LOCK, Lock, remove_empty_log, remove_folder, remove_traces
+from ippmpi.agent.files import Lock, remove_empty_log, remove_folder, remove_traces
 from ippmpi.agent.process import Agent
 from ippmpi.config import AgentSettings
-from ippmpi.connection import host_prefix, load, node_folder
+from ippmpi.connection import AGENT_LOCK, host_prefix, load, node_folder
 from ippmpi.errors import ConnectionFileError
 
 _log = logging.getLogger("ippmpi.agent")
@@ -40,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         connection = load(options.file, role="engine")
         folder = node_folder(connection.folder_key)
-        lock = Lock(folder / (host_prefix() + LOCK))
+        lock = Lock(folder / (host_prefix() + AGENT_LOCK), options.lock_fd)
     except BlockingIOError:
         return 0
     except ConnectionFileError as error:
         _log.error("%s", error)
         return 1
     try:
-        return _serve(Agent(connection, options.world, settings))
+        return _serve(Agent(connection, options.world, settings, replaces=options.lock_fd is not None))
     except ConnectionFileError as error:
         _log.error("%s", error)
         return 1
@@ -63,6 +63,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--file", type=Path, required=True, help="the engines' connection file")
     parser.add_argument("--world", required=True, help="name of the MPI job")
     parser.add_argument("--transport", choices=["auto", "tcp"], help="how to reach the controller")
+    parser.add_argument("--lock-fd", type=int, help="descriptor of the lock: this agent replaces one that died")
     return parser.parse_args(argv)
 
 

@@ -9,40 +9,26 @@ import re
 import stat
 from pathlib import Path
 
+from ippmpi.connection import take_lock
+
 SOCKET = ".agent"
-LOCK = ".agent.lock"
 STARTERS_LOCK = ".lock"
 
 
 class Lock:
     """Held by the one agent of a world on this host."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the lock at *path*. Raises BlockingIOError if another process has it."""
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """Take the lock at *path*, or own *fd*, which holds it. Raises BlockingIOError if another process has it."""
         self._path = path
-        self._fd = _locked(path)
+        self._fd = take_lock(path) if fd is None else fd
+        os.set_inheritable(self._fd, False)
 
     def release(self) -> None:
         """Remove the file, then let go: so a new holder has a file that others can see."""
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         os.close(self._fd)
-
-
-def _locked(path: Path) -> int:
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            current = path.stat().st_ino == os.fstat(fd).st_ino
-        except FileNotFoundError:
-            current = False
-        except BaseException:
-            os.close(fd)
-            raise
-        if current:
-            return fd
-        os.close(fd)  # its last holder has removed it in between
 
 
 def starter_lives(path: Path) -> bool | None:

@@ -9,7 +9,7 @@ from ippmpi.agent.seams import Conversation
 from ippmpi.wire.messages import EngineReady
 
 UNASSIGNED = -1
-_REMEMBERED = 256  # a controller that starts again resends only what was not acknowledged
+_REMEMBERED = 1024  # a controller that starts again resends only what was not acknowledged
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +19,7 @@ class LocalEngine:
     Attributes:
         id: its id in the cluster, ``UNASSIGNED`` until the controller chose.
         told_to_stop: its end, when it comes, is expected.
-        tasks: sent to it and not replied, oldest first (a dict for its order).
+        tasks: sent to it and not replied, oldest first, with their attempts.
         last_task: the one that it replied to last; ``finished``: some more of them.
         waiting: see ``FanOut``: to be called when it acknowledges, or is lost.
     """
@@ -28,9 +28,9 @@ class LocalEngine:
     conversation: Conversation
     id: int = UNASSIGNED
     told_to_stop: bool = False
-    tasks: dict[str, None] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
     last_task: str = ""
-    finished: dict[str, None] = field(default_factory=dict)
+    finished: dict[str, int] = field(default_factory=dict)
     waiting: set[Callable[[], None]] = field(default_factory=set)
 
     def __str__(self) -> str:
@@ -41,16 +41,22 @@ class LocalEngine:
         """Name the task that its output belongs to: the oldest that has not replied, else the last one."""
         return next(iter(self.tasks), self.last_task)
 
-    def begin(self, task: str) -> None:
+    def resume(self, ready: EngineReady) -> None:
+        """Know what the agent knew that this rank had before."""
+        self.tasks = dict(ready.tasks)
+        self.finished = dict(ready.finished)
+        self.last_task = next(reversed(self.finished), "")
+
+    def begin(self, task: str, attempt: int = 0) -> None:
         """Note that *task* was sent, unless it came again after its reply (the engine will drop it)."""
-        if task not in self.finished:
-            self.tasks[task] = None
+        if self.finished.get(task) != attempt:
+            self.tasks[task] = attempt
 
     def finish(self, task: str) -> None:
         """Note that *task* has replied."""
-        self.tasks.pop(task, None)
+        attempt = self.tasks.pop(task, self.finished.pop(task, 0))
         self.last_task = task
-        self.finished[task] = None
+        self.finished[task] = attempt
         if len(self.finished) > _REMEMBERED:
             del self.finished[next(iter(self.finished))]
 

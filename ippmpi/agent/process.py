@@ -13,6 +13,7 @@ from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
 from ippmpi.agent.output import Outputs
 from ippmpi.agent.ranks import Post, Ranks
+from ippmpi.agent.rejoining import Rejoining
 from ippmpi.agent.relay import Relay
 from ippmpi.agent.traces import Traces
 from ippmpi.config import AgentSettings
@@ -64,8 +65,8 @@ def endpoints(connection: Connection, transport: str = "auto") -> tuple[str, ...
 class Agent:
     """One node's agent for one world."""
 
-    def __init__(self, connection: Connection, world: str, settings: AgentSettings) -> None:
-        """Bind the engines' socket and dial the controller; ``run`` does the rest."""
+    def __init__(self, connection: Connection, world: str, settings: AgentSettings, *, replaces: bool = False) -> None:
+        """Bind the engines' socket and dial the controller; ``run`` does the rest. *replaces*: one that died."""
         dial = _dial(connection, world, settings)
         self._settings = settings
         self._folder = node_folder(connection.folder_key)
@@ -82,10 +83,11 @@ class Agent:
         self._link = Link(
             loop,
             dial,
-            on_message=lambda delivery: _dispatch(self._from_controller, delivery),
+            on_message=self._hear_controller,
             on_state=self._on_state,
         )
         self._wire(world)
+        self._rejoining = Rejoining(loop, self._ranks.register_whole) if replaces else None
         self._await_controller()
         starters_lock = self._folder / (self._prefix + STARTERS_LOCK)
         self._lifetime.await_first(lambda: starter_lives(starters_lock))
@@ -110,7 +112,7 @@ class Agent:
         self._from_engines: Handlers = {
             Reply: relay.on_reply,
             Display: relay.on_display,
-            EngineReady: ranks.on_engine_ready,
+            EngineReady: self._on_engine_ready,
         }
 
     def run(self) -> None:
@@ -132,6 +134,15 @@ class Agent:
         self.loop.call_soon(self._ranks.stop_all)
 
     # --- the controller --------------------------------------------------------------------------
+
+    def _hear_controller(self, delivery: Delivery) -> None:
+        if self._rejoining is not None:
+            self._rejoining.hold(lambda: self._take(delivery))
+        else:
+            self._take(delivery)
+
+    def _take(self, delivery: Delivery) -> None:
+        _dispatch(self._from_controller, delivery)
 
     def _on_state(self, state: LinkState, text: str) -> None:
         _log.debug("link to the controller: %s%s", state.value, text and f" ({text})")
@@ -158,6 +169,11 @@ class Agent:
         self._ranks.stop_all()
 
     # --- the engines -----------------------------------------------------------------------------
+
+    def _on_engine_ready(self, delivery: Delivery) -> None:
+        self._ranks.on_engine_ready(delivery)
+        if self._rejoining is not None:
+            self._rejoining.joined()
 
     def _on_hello(self, hello: Hello, role: str) -> Mapping[str, object]:
         if role != "engine":

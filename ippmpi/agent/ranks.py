@@ -88,6 +88,9 @@ class Ranks:
         self._members.add(engine)
         self._lifetime.joined(ready.rank, ready.local_size)
         self._traces.note(ready.pid)
+        if ready.engine != UNASSIGNED:  # a dead agent had it
+            engine.resume(ready)
+            self._members.assign(engine, ready.engine)
         self._outputs.open(engine)
         record = self._post.folder / f"{self._post.prefix}.{ready.pid}.exit" if ready.parent_records_exit else None
         watched = Watched(ready.pid, ready.started, record)
@@ -142,6 +145,14 @@ class Ranks:
     def register_again(self) -> None:
         """The controller is a new process that knows nobody."""
         self._registration.again()
+
+    def register_whole(self, late: bool) -> bool:
+        """Register the ranks as all that this node has, when all are there or it is *late*; say whether it was done."""
+        here = len(self._members)
+        if here == 0 or not (late or here >= next(iter(self._members)).ready.local_size):
+            return False
+        self._registration.whole()
+        return True
 
     # --- processes -----------------------------------------------------------------------------
 

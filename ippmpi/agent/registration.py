@@ -61,13 +61,18 @@ class Registration:
             # before their replies and losses, which the session sends again too
             self._controller.send(self._message(known), urgent=True)
 
+    def whole(self) -> None:
+        """Register those who are there as all that this node has."""
+        self.flush()
+        self._controller.send(self._message(list(self._members), whole=True))
+
     def forget(self, engine: LocalEngine) -> None:
         """*engine* is lost."""
         self._known.discard(engine)
 
-    def _message(self, engines: list[LocalEngine]) -> RegisterEngines:
+    def _message(self, engines: list[LocalEngine], *, whole: bool = False) -> RegisterEngines:
         records = [
             EngineRecord(UNASSIGNED, e.ready.rank, self._world, e.ready.host, e.ready.pid, e.ready.size)
             for e in engines
         ]
-        return RegisterEngines(self._world, engines[0].ready.size, records)
+        return RegisterEngines(self._world, engines[0].ready.size, records, whole)

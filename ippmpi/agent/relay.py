@@ -71,7 +71,7 @@ class Relay:
         if arrivals:
             raw = encode(msgspec.structs.replace(run, contents=[arrivals[0].local]))
         for engine in engines:
-            self._begin(engine, run.task)
+            self._begin(engine, run)
             engine.conversation.send_raw(raw, on_ack=fan.expect(engine))
         return arrivals
 
@@ -84,13 +84,13 @@ class Relay:
         local = {arrival.remote: arrival.local for arrival in arrivals}
         for content, engines in wanted.items():
             for engine in engines:
-                self._begin(engine, run.task)
-                own = Run(run.task, run.op, [engine.id], [local.get(content, content)])
+                self._begin(engine, run)
+                own = Run(run.task, run.op, [engine.id], [local.get(content, content)], run.attempt)
                 engine.conversation.send(own, on_ack=fan.expect(engine))
         return arrivals
 
-    def _begin(self, engine: LocalEngine, task: str) -> None:
-        engine.begin(task)
+    def _begin(self, engine: LocalEngine, run: Run) -> None:
+        engine.begin(run.task, run.attempt)
         self._traces.busy(engine.ready.pid)
 
     def _receive(self, wanted: dict[Content, list[LocalEngine]], fan: FanOut) -> list[Arrival]:

@@ -20,6 +20,9 @@ from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
 
 log = logging.getLogger(__name__)
 
+REPEAT_S = 15.0
+"""How long the rest of a reply's content is waited for when its agent is lost: the engine sends it again by another."""
+
 LARGEST_CONTENT = 1 << 40
 """Bytes; more is a broken peer."""
 
@@ -28,7 +31,8 @@ LARGEST_CONTENT = 1 << 40
 class Item:
     """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
 
-    ``broken``: it could not be written to disk and is about to fail.
+    ``engine``: whose reply it is (-1: a request's content). ``broken``: it could not be written to
+    disk and is about to fail. ``interrupted``: its agent has died; the engine offers it again.
     """
 
     key: int
@@ -36,9 +40,11 @@ class Item:
     size: int
     sender: Speaker
     transfer: int
+    engine: int = -1
     on_end: Callback | None = None
     file: SpoolFile | None = None
     broken: bool = False
+    interrupted: bool = False
     offers: dict[tuple[str, int], Offer] = field(default_factory=dict)
 
     def end(self) -> None:
@@ -70,12 +76,14 @@ class _Arriving:
         self._failed = failed
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Take the next bytes; what still comes after a failure is dropped."""
+        """Take the next bytes; what still comes after a failure is dropped, and what came before an interruption."""
         item = self._item
         if item.file is None or item.broken:
             return
+        there = min(item.file.available() - offset, len(data))
         try:
-            item.file.write(offset, data)
+            if there < len(data):
+                item.file.write(offset + there, data[there:])
         except OSError as error:
             item.broken = True
             self._failed(item, f"it cannot be written to the controller's spool: {error}")
@@ -102,7 +110,12 @@ class Contents:
     """All contents that are here now. Belongs to the loop's thread."""
 
     def __init__(
-        self, spool: Spool, call_soon: Callable[[Callback], None], on_failed: Callable[[str, Content, str], None]
+        self,
+        spool: Spool,
+        call_soon: Callable[[Callback], None],
+        on_failed: Callable[[str, Content, str], None],
+        *,
+        call_later: Callable[[float, Callback], object],
     ) -> None:
         """Keep contents in *spool*; *on_failed* hears ``(task, content, why)`` of one that will never be whole.
 
@@ -110,6 +123,7 @@ class Contents:
         """
         self._spool = spool
         self._call_soon = call_soon
+        self._call_later = call_later
         self._on_failed = on_failed
         self._items: dict[int, Item] = {}
         self._offers: dict[str, dict[int, Offer]] = {}
@@ -135,7 +149,12 @@ class Contents:
                 contents = [self._enter(sender, message.task, c, items) for c in message.contents]
                 message = msgspec.structs.replace(message, contents=contents)
         elif type(message) is Reply and message.content.transfer:
+            item = self._interrupted(sender, message)
+            if item is not None:
+                items.append(item)
+                return msgspec.structs.replace(message, content=Content()), items
             content = self._enter(sender, message.task, message.content, items)
+            items[0].engine = message.engine
             message = msgspec.structs.replace(message, content=content)
         return message, items
 
@@ -151,13 +170,26 @@ class Contents:
         items.append(Item(self._last_key, task, content.size, sender, number))
         return Content(size=content.size, transfer=self._last_key)
 
+    def _interrupted(self, sender: Speaker, reply: Reply) -> Item | None:
+        """Return the item that *reply*, which has come before, goes on with."""
+        for item in self._items.values():
+            if item.interrupted and (item.task, item.engine, item.size) == (
+                reply.task,
+                reply.engine,
+                reply.content.size,
+            ):
+                item.interrupted = False
+                item.sender, item.transfer = sender, reply.content.transfer
+                return item
+        return None
+
     def start(self, items: list[Item], on_end: Callback) -> None:
         """Pull *items*; *on_end* is called once for each, when it is whole or never will be."""
         for item in items:
             item.on_end = on_end
             self._items[item.key] = item
             try:
-                item.file = self._spool.create(item.size)
+                item.file = item.file or self._spool.create(item.size)
                 item.sender.accept(item.transfer, _Arriving(item, self._fail_soon), self._ending(item))
             except OSError as error:
                 self._fail(item, str(error))
@@ -170,10 +202,17 @@ class Contents:
             item.transfer = 0  # the link has forgotten it
             if whole and not item.broken:
                 item.end()
+            elif not whole and item.engine >= 0:
+                item.interrupted = True
+                self._call_later(REPEAT_S, lambda: self._miss(item))
             elif not whole:
-                self._fail(item, f"{item.sender.name} cannot send the rest")
+                self._miss(item)
 
         return ended
+
+    def _miss(self, item: Item) -> None:
+        if item.interrupted or item.engine < 0:
+            self._fail(item, f"{item.sender.name} cannot send the rest")
 
     def refuse(self, items: list[Item]) -> None:
         """Tell the sender that nobody wants *items*."""
@@ -183,7 +222,7 @@ class Contents:
     def fail_unfinished(self, sender: str, why: str) -> None:
         """Give up what *sender* has not sent completely."""
         for item in list(self._items.values()):
-            if item.transfer and item.sender.name == sender:
+            if (item.transfer or item.interrupted) and item.sender.name == sender:
                 self._fail(item, why)
 
     def _fail_soon(self, item: Item, why: str) -> None:

@@ -44,7 +44,7 @@ class Controller:
         self._loop = loop
         self._hub = hub
         self._store = store
-        self._contents = Contents(spool, loop.call_soon, self._on_content_failed)
+        self._contents = Contents(spool, loop.call_soon, self._on_content_failed, call_later=loop.call_later)
         self._absences = Absences(
             loop.call_later,
             patience,

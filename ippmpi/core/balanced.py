@@ -105,7 +105,7 @@ class Scheduler:
             self.deadlines.clear(task)
             task.assign(engine)
             ledger.load(task, engine)
-            yield Send(engine.agent, Run(task.id, task.op, [chosen], list(task.contents)))
+            yield Send(engine.agent, Run(task.id, task.op, [chosen], list(task.contents), task.attempt))
 
     def settle(self) -> Iterator[Effect]:
         """Follow up what ended and whose load changed, until nothing more can start."""

@@ -148,7 +148,7 @@ class Hub:
         """End one part of a task; a reply that nobody waits for (any more) is dropped."""
         task = self.ledger.tasks.get(TaskId(message.task))
         place = EngineId(message.engine)
-        if task is None or task.parts.get(place) not in HANDED:
+        if task is None or task.parts.get(place) not in HANDED or message.attempt != task.attempt:
             if message.content.transfer:
                 yield Release(message.content)
             return

@@ -16,6 +16,9 @@ from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId, Peer, WorldId
 from ippmpi.wire.messages import EngineLost, EngineRecord, EnginesChanged, Registered, RegisterEngines
 
+UNSEEN = "its process ended while its node had no agent"
+"""The reason for an engine that was gone when a new agent took the place of one that had died."""
+
 STOPPED = "stopped"
 """The reason that clients see for an engine that was told to stop."""
 
@@ -96,6 +99,10 @@ class Membership:
             yield Send(agent, Registered(world.id, world.base or 0))
         if new:
             yield from self._join(world, new)
+        if message.whole:
+            mine = ledger.agents[peer].engines.values()
+            gone = [engine for engine in mine if engine.world == world.id and engine not in attached]
+            yield from self._lose([Loss(engine, UNSEEN) for engine in gone])
 
     def _attach(self, peer: Peer, world: World, record: EngineRecord) -> Engine:
         engine = world.engines.get(record.rank)

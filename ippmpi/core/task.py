@@ -73,7 +73,7 @@ ENDED = frozenset({State.DONE, State.FAILED, State.ABORTED, State.LOST})
 class Task:
     """One request of one client: its parts by engine, and what is needed until they have ended."""
 
-    __slots__ = ("contents", "engine", "id", "op", "open", "owner", "parts", "printed")
+    __slots__ = ("attempt", "contents", "engine", "id", "op", "open", "owner", "parts", "printed")
 
     def __init__(self, owner: Peer, message: Submit, places: Sequence[EngineId], contents: Sequence[Content]) -> None:
         """Start with every part WAITING; *contents* are those that must be kept until the end."""
@@ -85,6 +85,7 @@ class Task:
         self.open = len(self.parts)
         self.engine: Engine | None = None  # the last one that it was handed to, unless there are several
         self.printed = 0
+        self.attempt = 0  # how often it was taken back to the queue
 
     def move(self, part: EngineId, event: Event) -> State:
         """Apply *event* to one part, or raise ProtocolError if it cannot happen now."""
@@ -109,8 +110,8 @@ class BalancedTask(Task):
     """A task with one part, which the hub places; it may wait, move and be tried again."""
 
     __slots__ = (
-        "after", "candidates", "deadline", "failed_on", "follow", "inline_bytes", "last_failure", "refused_by",
-        "retries", "serial", "timeout_s",
+        "after", "candidates", "deadline", "failed_on", "follow", "inline_bytes", "last_failure",
+        "refused_by", "retries", "serial", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, owner: Peer, message: Submit, serial: int) -> None:
@@ -141,6 +142,7 @@ class BalancedTask(Task):
         assert self.engine is not None
         state = self.move(self.engine.id, Event.REQUEUE)
         self.parts = {NOWHERE: state}
+        self.attempt += 1
 
 
 @dataclass(slots=True)

@@ -1,17 +1,36 @@
-"""Starting this node's agent: the first rank of a world that takes the lock does it, before ``MPI_Init``."""
+"""Starting this node's agent: the first rank of a world that takes the lock does it, before ``MPI_Init``.
+
+Should the agent die, the first rank that finds its lock free takes it and passes it on to a new one, so there
+is never more than one, whatever the others do.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from ippmpi.config import child_environment
+from ippmpi.connection import AGENT_LOCK, take_lock
 
 STARTERS_LOCK = ".lock"
 LOG = ".agent.log"
+_LOCK_FD = 3  # in the new agent
+
+LOOK_S = 0.02
+"""How long after the loss of the agent this node is first searched for one; then in growing intervals."""
+
+LONGEST_LOOK_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+_started: list[int] = []  # agents that are children of this process
 
 # The rest of what makes a process part of a Slurm step or of an engine; the job's own variables stay.
 _STEP_VARIABLES = re.compile(
@@ -31,8 +50,26 @@ def ensure_agent(folder: Path, prefix: str, *, file: str, world: str) -> int | N
     return lock
 
 
-def start_agent(log: Path, arguments: list[str]) -> int:
-    """Start an agent that shares nothing with this process; return its pid. A second one ends by itself.
+def replace_agent(folder: Path, prefix: str, *, file: str, world: str) -> int | None:
+    """Start a new agent if this node has none; return its pid. Raises OSError."""
+    try:
+        lock = take_lock(folder / (prefix + AGENT_LOCK))
+    except BlockingIOError:
+        return None
+    for pid in list(_started):  # the dead one may be a child of this process
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                continue
+        _started.remove(pid)
+    arguments = ["--file", file, "--world", world, "--lock-fd", str(_LOCK_FD)]
+    try:
+        return start_agent(folder / (prefix + LOG), arguments, lock)
+    finally:
+        os.close(lock)  # the agent has it now
+
+
+def start_agent(log: Path, arguments: list[str], lock: int | None = None) -> int:
+    """Start an agent that shares nothing with this process but *lock*; return its pid. A second one ends by itself.
 
     Never forks: a copy of a process that uses MPI may hang. Raises OSError.
     """
@@ -42,7 +79,9 @@ def start_agent(log: Path, arguments: list[str]) -> int:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()]
-    return os.posix_spawn(
+    if lock is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, lock, _LOCK_FD))
+    pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-m", "ippmpi.agent", *arguments],
         agent_environment(),
@@ -50,6 +89,8 @@ def start_agent(log: Path, arguments: list[str]) -> int:
         setsid=True,
         setsigmask=(),
     )
+    _started.append(pid)
+    return pid
 
 
 def agent_environment() -> dict[str, str]:
@@ -68,3 +109,43 @@ def _inheritable() -> list[int]:
         except OSError:  # the one that listed the folder
             continue
     return found
+
+
+class Timer(Protocol):
+    """Something that happens later unless it is cancelled."""
+
+    def cancel(self) -> None:
+        """Make it not happen."""
+
+
+class Successors:
+    """Starts a new agent whenever this node has none, as long as it is wanted."""
+
+    def __init__(
+        self, start: Callable[[], int | None], call_later: Callable[[float, Callable[[], None]], Timer]
+    ) -> None:
+        """Use *start*, which is ``replace_agent``, and the loop's *call_later*."""
+        self._start = start
+        self._call_later = call_later
+        self._timer: Timer | None = None
+
+    def want(self, after_s: float = LOOK_S) -> None:
+        """Look for an agent in *after_s* seconds, and again later."""
+        self.cease()
+        self._timer = self._call_later(after_s, lambda: self._look(after_s))
+
+    def cease(self) -> None:
+        """There is an agent, or nobody needs one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, waited_s: float) -> None:
+        self.want(min(LONGEST_LOOK_S, max(1.0, 2 * waited_s)))  # a new agent needs a while
+        try:
+            pid = self._start()
+        except OSError as error:
+            _log.error("cannot start a new agent: %s", error)
+            return
+        if pid is not None:
+            _log.warning("this node's agent has died; started a new one, pid %d", pid)

@@ -14,13 +14,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from ippmpi import config
 from ippmpi.connection import host_prefix, load, node_folder
-from ippmpi.engine.agents import ensure_agent
+from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
 from ippmpi.engine.mpi import WorldFacts, world_facts
 from ippmpi.engine.namespace import Namespace
@@ -48,6 +49,9 @@ from ippmpi.wire.messages import (
 FIRST_CONTACT_S = 60.0
 """Seconds in which a new engine must reach its agent."""
 
+FIRST_LOOK_S = 5.0
+"""Seconds after which a new engine looks whether the agent that some rank started still lives."""
+
 ALONE_S = 15 * 60.0
 """Seconds after which an engine whose agent is gone leaves."""
 
@@ -73,11 +77,23 @@ class Options(NamedTuple):
         return cls(given["--file"], given["--world"], int(given["--size"]), None if rank is None else int(rank))
 
 
+class NodePlace(NamedTuple):
+    """Where this node's agent is: its files in ``folder`` start with ``prefix``."""
+
+    folder: Path
+    prefix: str
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens."""
+        return f"unix://{self.folder / self.prefix}.agent"
+
+
 class Engine:
     """One rank, from the moment it knows its place."""
 
-    def __init__(self, options: Options, facts: WorldFacts, output: Output, endpoint: str) -> None:
-        """Belong to the agent at *endpoint*; ``run`` does the rest."""
+    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace) -> None:
+        """Belong to the agent at *place*; ``run`` does the rest."""
         self._options = options
         self._facts = facts
         self._output = output
@@ -99,8 +115,10 @@ class Engine:
         self._ended_because = ""
         self._alone: Timer | None = None
         about = {"world": options.world, "rank": facts.rank, "pid": os.getpid()}
-        dial = Dial((endpoint,), "engine", f"engine:{facts.rank}", about)
+        dial = Dial((place.endpoint,), "engine", f"engine:{facts.rank}", about)
         self._link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
+        start = partial(replace_agent, *place, file=options.file, world=options.world)
+        self._successors = Successors(start, self._link.loop.call_later)
 
     def _connect(self) -> None:
         # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
@@ -109,7 +127,12 @@ class Engine:
             self._link.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._link.call_soon(lambda: self._wait_for_agent(FIRST_CONTACT_S))
+        self._link.call_soon(self._expect_agent)
+
+    def _expect_agent(self) -> None:
+        self._wait_for_agent(FIRST_CONTACT_S)
+        if self._link.link.state is LinkState.CONNECTING:
+            self._successors.want(FIRST_LOOK_S)
 
     # --- main thread -----------------------------------------------------------------------------
 
@@ -170,8 +193,12 @@ class Engine:
         self._send(outcome.reply, outcome.memory)
 
     def _send(self, reply: Reply, memory: int | None = None) -> None:
+        attempt = self._requests.replied(reply.task)
+        if attempt:
+            reply = msgspec.structs.replace(reply, attempt=attempt)
+
         def on_ack() -> None:
-            self._requests.acknowledged(reply.task)
+            self._requests.acknowledged(reply.task, attempt)
             if memory is not None:
                 os.close(memory)
 
@@ -181,11 +208,15 @@ class Engine:
         if self._alone is not None:
             self._alone.cancel()
             self._alone = None
+        self._successors.cease()
         if state is LinkState.OPEN:
             if self._conversation.fresh:  # also an agent that was started anew
+                self._requests.agent_changed()
                 self._conversation.send(self._introduction(), urgent=True)
         elif state is LinkState.CONNECTING:
             self._wait_for_agent(ALONE_S)
+            if not self._requests.stopped:
+                self._successors.want()
         elif state is LinkState.REFUSED:
             self._end(f"the agent refuses this engine: {text}")
 
@@ -211,6 +242,9 @@ class Engine:
             stdout_fd=output.stdout_fd,
             stderr_fd=output.stderr_fd,
             parent_records_exit="IPPMPI_PARENT" in os.environ,
+            engine=self._runner.engine,
+            tasks=self._requests.open_tasks(),
+            finished=self._requests.finished_tasks(),
         )
 
 
@@ -219,7 +253,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = Options.parse(argv)
         _die_with_parent()
-        folder, prefix = _prepare(options)
+        options = options._replace(file=os.path.abspath(options.file))  # user code may change the folder
+        place = _prepare(options)
         facts = world_facts(options.size, host_name(), local_rank=options.local_rank)
     except (IppmpiError, ValueError, OSError) as error:
         _say(2, str(error))
@@ -228,7 +263,7 @@ def main(argv: Sequence[str]) -> int:
     _enable_faulthandler()
     _log_to(output.last_words, options.file)
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
-    engine = Engine(options, facts, output, f"unix://{folder}/{prefix}.agent")
+    engine = Engine(options, facts, output, place)
     why = engine.run()
     if why:
         _say(output.last_words, why)
@@ -238,13 +273,13 @@ def main(argv: Sequence[str]) -> int:
 _locks: list[int] = []  # open as long as this process lives
 
 
-def _prepare(options: Options) -> tuple[str, str]:
+def _prepare(options: Options) -> NodePlace:
     connection = load(options.file, role="engine")
-    folder, prefix = node_folder(connection.folder_key), host_prefix()
-    lock = ensure_agent(folder, prefix, file=options.file, world=options.world)
+    place = NodePlace(node_folder(connection.folder_key), host_prefix())
+    lock = ensure_agent(*place, file=options.file, world=options.world)
     if lock is not None:
         _locks.append(lock)
-    return str(folder), prefix
+    return place
 
 
 def _die_with_parent() -> None:

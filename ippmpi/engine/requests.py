@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_REMEMBERED = 10_000
+"""Tasks whose replies are safe and that are not run again, should they be sent again after the death of an agent."""
+
+_TOLD = 1024
+"""How many of them a new agent hears of."""
+
 
 class Delivery(Protocol):
     """One message of the agent's (``net.Delivery``)."""
@@ -54,15 +60,17 @@ class Work(NamedTuple):
 class Request:
     """One task for this engine. ``content`` is there when its turn may come: its bytes, or why there are none."""
 
-    __slots__ = ("_free", "arriving", "content", "op", "revoked", "task")
+    __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "task")
 
-    def __init__(self, task: str, op: str, content: Buffer | Failure | None, arriving: Arriving | None = None) -> None:
+    def __init__(self, run: Run, content: Buffer | Failure | None, arriving: Arriving | None = None) -> None:
         """Wait for *arriving* if there is no *content* yet."""
-        self.task = task
-        self.op = op
+        self.task = run.task
+        self.op = run.op
+        self.attempt = run.attempt
         self.content = content
         self.arriving = arriving
         self.revoked = False
+        self.replied = False
         self._free = [True]
 
     def claim(self) -> bool:
@@ -86,6 +94,7 @@ class Requests:
         self._reply = reply
         self._interrupt = interrupt
         self._known: dict[str, Request] = {}  # queued, running, or replied to without acknowledgement
+        self._finished: dict[str, int] = {}  # attempts of the last ones whose replies were acknowledged
         self._held: deque[Request] = deque()  # behind a first one whose content is not there
         self._ready: deque[Request] = deque()
         self.stopped = False
@@ -114,27 +123,31 @@ class Requests:
     # --- the loop: messages ----------------------------------------------------------------------
 
     def on_run(self, delivery: Delivery) -> None:
-        """Queue a request; drop one that is here already."""
+        """Queue a request; drop one that is or was here already."""
         run = delivery.message
         assert isinstance(run, Run)
-        if run.task in self._known:
-            self._refresh(run)
-        else:
-            request = self._known[run.task] = self._request(run)
-            if request.content is None or self._held:
-                self._held.append(request)
-            else:
-                self._ready.append(request)
+        known = self._known.get(run.task)
+        if known is not None and known.attempt == run.attempt:
+            self._refresh(known, run)
+        elif self._finished.get(run.task) != run.attempt:
+            self._queue(run)
         delivery.done()
+
+    def _queue(self, run: Run) -> None:
+        request = self._known[run.task] = self._request(run)
+        if request.content is None or self._held:
+            self._held.append(request)
+        else:
+            self._ready.append(request)
 
     def _request(self, run: Run) -> Request:
         content = self._own_content(run)
         if not content.path:
-            return Request(run.task, run.op, content.inline)
+            return Request(run, content.inline)
         try:
-            return Request(run.task, run.op, None, Arriving(content))
+            return Request(run, None, Arriving(content))
         except OSError as error:
-            return Request(run.task, run.op, _no_content(content, str(error)))
+            return Request(run, _no_content(content, str(error)))
 
     def _own_content(self, run: Run) -> Content:
         if len(run.contents) == 1:
@@ -144,14 +157,19 @@ class Requests:
         except (ValueError, IndexError):
             raise ProtocolError(f"task {run.task}: no content for engine {self._performer.engine}") from None
 
-    def _refresh(self, run: Run) -> None:
+    def _refresh(self, request: Request, run: Run) -> None:
         """Take the content of a repeated request if the first copy still waits for it: its agent may be gone."""
-        request = self._known[run.task]
         if request.arriving is not None:
             request.arriving.close()
             fresh = self._request(run)
             request.content, request.arriving = fresh.content, fresh.arriving
             self._hand_over()
+
+    def agent_changed(self) -> None:
+        """Expect nothing more of what was arriving: a new agent has other numbers, and sends the requests again."""
+        for request in self._held:
+            if request.arriving is not None:
+                request.arriving.transfer = 0
 
     def on_content_ready(self, delivery: Delivery) -> None:
         """Map what has arrived; the requests behind it may have waited only for it."""
@@ -214,9 +232,34 @@ class Requests:
 
     # --- the loop: replies -----------------------------------------------------------------------
 
-    def acknowledged(self, task: str) -> None:
-        """Forget *task*: the next owner has its reply."""
-        self._known.pop(task, None)
+    def replied(self, task: str) -> int:
+        """Note that the reply to *task* is on its way; return its attempt."""
+        request = self._known.get(task)
+        if request is None:
+            return 0
+        request.replied = True
+        return request.attempt
+
+    def acknowledged(self, task: str, attempt: int = 0) -> None:
+        """Forget this attempt at *task* but for its name: the next owner has its reply."""
+        request = self._known.get(task)
+        if request is None or request.attempt != attempt:
+            return
+        del self._known[task]
+        self._finished.pop(task, None)  # to become the youngest
+        self._finished[task] = attempt
+        if len(self._finished) > _REMEMBERED:
+            del self._finished[next(iter(self._finished))]
+
+    def open_tasks(self) -> dict[str, int]:
+        """Return the tasks without a reply, oldest first; if there are none, the last one: its output may be left."""
+        found = {task: request.attempt for task, request in self._known.items() if not request.replied}
+        return found or {task: request.attempt for task, request in list(self._known.items())[-1:]}
+
+    def finished_tasks(self) -> dict[str, int]:
+        """Return the last tasks whose replies are safe."""
+        names = list(self._finished)[-_TOLD:]
+        return {task: self._finished[task] for task in names}
 
 
 def _no_content(content: Content, why: str) -> Failure:

@@ -205,13 +205,17 @@ class Registered(Message, frozen=True):
 
 
 class Run(Message, frozen=True):
-    """Do *op* on these local engines; ``contents`` as in ``Submit``. The agent fans it out."""
+    """Do *op* on these local engines; ``contents`` as in ``Submit``. The agent fans it out.
+
+    An engine runs a task once per ``attempt``, however often it is sent.
+    """
 
     ROUTE: ClassVar[str] = "hub -> agent, agent -> engine"
     task: str
     op: str
     engines: list[int]
     contents: list[Content]
+    attempt: int = 0
 
 
 class Revoke(Message, frozen=True):
@@ -246,12 +250,16 @@ class StopEngines(Message, frozen=True):
 
 
 class RegisterEngines(Message, frozen=True):
-    """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses."""
+    """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses.
+
+    ``whole``: they are all that this node has; others that an earlier agent had there are gone.
+    """
 
     ROUTE: ClassVar[str] = "agent -> hub"
     world: str
     size: int
     engines: list[EngineRecord]
+    whole: bool = False
 
 
 class EngineLost(Message, frozen=True):
@@ -283,6 +291,7 @@ class Reply(Message, frozen=True):
     failure: Failure | None = None
     started: float = 0.0
     completed: float = 0.0
+    attempt: int = 0
 
 
 class Output(Message, frozen=True):
@@ -309,7 +318,11 @@ class Display(Message, frozen=True):
 
 class EngineReady(Message, frozen=True):
     """A rank introduces itself. ``stdout_fd`` and ``stderr_fd`` are the read ends of its output pipes,
-    to be opened under ``/proc/<pid>/fd``. ``started`` is the process's start time in clock ticks."""
+    to be opened under ``/proc/<pid>/fd``. ``started`` is the process's start time in clock ticks.
+
+    The last fields are for an agent in the place of one that died: the engine's id (-1: none yet),
+    the tasks that it has not replied to, and some that it has, oldest first, with their attempts.
+    """
 
     ROUTE: ClassVar[str] = "engine -> agent"
     world: str
@@ -322,6 +335,9 @@ class EngineReady(Message, frozen=True):
     stdout_fd: int
     stderr_fd: int
     parent_records_exit: bool = False
+    engine: int = -1
+    tasks: dict[str, int] = {}
+    finished: dict[str, int] = {}
 
 
 class Assigned(Message, frozen=True):

@@ -84,10 +84,13 @@ def test_output_belongs_to_the_oldest_task_without_reply_then_to_the_last_one(en
 
 def test_a_task_that_comes_again_after_its_reply_is_not_waited_for(engines: list[LocalEngine]) -> None:
     engine = engines[0]
-    for n in range(1000):
+    for n in range(3000):
         engine.begin(str(n))
         engine.finish(str(n))
-    engine.begin("999")
+    engine.begin("2999")
     engine.begin("new")
     assert engine.current_task() == "new"
-    assert len(engine.finished) < 1000
+    engine.begin("2999", 1)  # it is tried again
+    engine.finish("new")
+    assert engine.current_task() == "2999"
+    assert len(engine.finished) < 3000

@@ -133,6 +133,10 @@ class Pair:
         self.got: list[Delivery] = []
         self.acked: list[object] = []
         self.chunks = 1_000_000
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect the two sides by empty wires."""
         self._to_near: deque[tuple[bytes, bytes]] = deque()
         self._to_far: deque[tuple[bytes, bytes]] = deque()
         for side, frames in ((self.near, self._to_far), (self.far, self._to_near)):

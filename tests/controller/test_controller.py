@@ -10,11 +10,12 @@ import pytest
 
 from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
 from ippmpi.controller.absences import Patience
+from ippmpi.controller.contents import REPEAT_S
 from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
-from ippmpi.net.conversation import Delivery
+from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.store.spool import Spool
 from ippmpi.wire.messages import (
     Abort,
@@ -235,6 +236,48 @@ def test_a_reply_s_content_is_freed_when_the_client_has_it(scene: Scene) -> None
     scene.records.commit()
     scene.pump()
     assert len(scene.agent.acked) == 1
+
+
+def interrupted_reply(scene: Scene) -> Reply:
+    """Let the agent die in the middle of a reply's content that the client pulls already."""
+    content, _ = scene.offer(scene.agent, available=1_500_000)
+    scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)] if m.content.transfer else [])
+    scene.agent.say(Reply(TASK, 0, content))
+    scene.pump()
+    scene.agent.near.session.restart()
+    scene.agent.near.transfers.lose_incoming()
+    scene.agent.far = Conversation("controller", "controller", lambda _: None)
+    scene.agent.connect()
+    reply = only(scene.client.got)
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def test_a_reply_s_content_goes_on_when_its_engine_sends_it_again_by_another_agent(scene: Scene) -> None:
+    reply = interrupted_reply(scene)
+    sink, ends = scene.pull(scene.client, reply.content)
+    assert len(sink.data) == 1_500_000
+    content, _ = scene.offer(scene.agent)
+    scene.agent.say(Reply(TASK, 0, content))
+    scene.pump()
+    assert bytes(sink.data) == BIG
+    assert ends == [True]
+    assert len(scene.agent.acked) == 1
+    assert len(scene.client.got) == 1
+    scene.loop.pass_time(100.0)
+    assert len(scene.spool) == 1
+    scene.client.got[0].done()
+    scene.pump()
+    assert len(scene.spool) == 0
+
+
+def test_a_reply_s_content_that_does_not_come_again_fails(scene: Scene) -> None:
+    reply = interrupted_reply(scene)
+    _, ends = scene.pull(scene.client, reply.content)
+    scene.loop.pass_time(REPEAT_S + 0.1)
+    scene.pump()
+    assert ends == [False]
+    assert len(scene.spool) == 0
 
 
 def test_a_reply_without_a_receiver_frees_its_content(scene: Scene) -> None:

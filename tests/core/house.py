@@ -98,7 +98,9 @@ class House:
     def reply(
         self, task: str, engine: int, failure: Failure | None = None, *, content: Content | None = None
     ) -> list[Effect]:
-        return self.handle(agent(), Reply(task, engine, content or Content(), failure))
+        known = self.hub.ledger.tasks.get(TaskId(task))
+        attempt = 0 if known is None else known.attempt
+        return self.handle(agent(), Reply(task, engine, content or Content(), failure, attempt=attempt))
 
     def fail(self, task: str, engine: int, kind: str = "code") -> list[Effect]:
         return self.reply(task, engine, Failure("Oops", "it broke", kind=kind))

@@ -4,6 +4,7 @@ import pytest
 
 from core.house import ALICE, BOB, House, agent, records, small_house
 from ippmpi.core.limits import Limits
+from ippmpi.core.membership import UNSEEN
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer
 from ippmpi.wire.messages import (
@@ -60,6 +61,19 @@ def test_worlds_get_contiguous_ids_in_the_order_in_which_they_are_complete() -> 
     assert [(e.world, e.id) for c in house.sent(EnginesChanged, ever=True) for e in c.joined] == [
         ("fast", 0), ("fast", 1), ("fast", 2), ("slow", 3), ("slow", 4)
     ]  # fmt: skip
+
+
+def test_ranks_that_died_with_their_agent_are_lost_when_the_new_one_has_the_whole_node() -> None:
+    house = small_house(3)
+    task = house.submit([1])
+    house.node([0, 2], 3)
+    assert house.changes() == []
+    house.handle(agent(), RegisterEngines("w", 3, records([0, 2]), whole=True))
+    assert house.changes() == [EnginesChanged([], [1], [UNSEEN])]
+    (reply,) = house.sent(Reply, to=ALICE)
+    assert reply.task == task
+    assert reply.failure is not None
+    assert UNSEEN in reply.failure.evalue
 
 
 def test_a_replaced_agent_takes_over_live_ranks() -> None:

@@ -350,7 +350,9 @@ class Life(RuleBasedStateMachine):
             peer, task, engine = given
             if failure is not None and failure.kind == "UnmetDependency" and engine in self.hub.ledger.engines:
                 self.refused.add((task, self.hub.ledger.engines[engine].pid))
-            self.say(peer, Reply(task, engine, self.spooled(large), failure))
+            known = self.hub.ledger.tasks.get(TaskId(task))
+            attempt = 0 if known is None else known.attempt
+            self.say(peer, Reply(task, engine, self.spooled(large), failure, attempt=attempt))
 
     @rule(number=picks, engine=engine_ids, large=flags, who=picks)
     def engine_replies_nonsense(self, number: int, engine: int, large: bool, who: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import eventually
-from ippmpi.connection import Connection, folder_key, host_prefix, node_folder, write
+from ippmpi.connection import AGENT_LOCK, Connection, folder_key, host_prefix, node_folder, take_lock, write
 from ippmpi.errors import Refused
 from ippmpi.identity import identify
 from ippmpi.net.conversation import Conversation, Delivery
@@ -124,6 +124,7 @@ class Node:
         self.folder = node_folder(connection.folder_key)
         self._lock = os.open(self.folder / (host_prefix() + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._agent_lock: int | None = take_lock(self.folder / (host_prefix() + AGENT_LOCK))
         self._engines: list[subprocess.Popen[str]] = []
         self._agents: list[FakeAgent] = []
 
@@ -159,12 +160,20 @@ class Node:
 
     def release(self) -> None:
         """Let the next engine start an agent."""
+        self.lose_agent()
         fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def lose_agent(self) -> None:
+        """Let engines find that there is no agent."""
+        if self._agent_lock is not None:
+            os.close(self._agent_lock)
+            self._agent_lock = None
 
     def close(self) -> None:
         for process in self._engines:
             process.kill()
             process.communicate(timeout=10)
+        self.lose_agent()
         for agent in self._agents:
             agent.close()
         os.close(self._lock)

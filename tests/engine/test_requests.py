@@ -132,7 +132,7 @@ def test_each_engine_takes_its_own_content(agent: Agent) -> None:
         agent.requests.on_run(FakeDelivery(Run("b", "push", [1, 2], [Content(), Content()])))
 
 
-def test_a_task_runs_once_until_its_reply_is_acknowledged(agent: Agent) -> None:
+def test_a_task_runs_once_however_often_it_is_sent(agent: Agent) -> None:
     agent.run("a")
     agent.run("a")
     assert agent.take().task == "a"
@@ -140,7 +140,60 @@ def test_a_task_runs_once_until_its_reply_is_acknowledged(agent: Agent) -> None:
     assert not agent.requests.news()
     agent.requests.acknowledged("a")
     agent.run("a")
-    assert agent.take().task == "a"
+    assert not agent.requests.news()
+
+
+def test_another_attempt_at_a_task_runs_whether_or_not_the_reply_to_the_first_is_acknowledged(agent: Agent) -> None:
+    agent.run("a")
+    agent.run("b")
+    assert [agent.take().task for _ in "ab"] == ["a", "b"]
+    agent.requests.acknowledged("a", agent.requests.replied("a"))
+    attempt = agent.requests.replied("b")
+    for task in "ab":
+        agent.say(Run(task, "apply", [3], [Content()], 1))
+    agent.requests.acknowledged("b", attempt)
+    assert [agent.take().task for _ in "ab"] == ["a", "b"]
+    assert agent.requests.replied("b") == 1
+
+
+def test_a_new_agent_hears_what_is_open_and_what_is_not(agent: Agent) -> None:
+    for task in "abcd":
+        agent.run(task)
+    for task in "abc":
+        agent.take()
+        agent.requests.replied(task)
+    agent.requests.acknowledged("a")
+    assert agent.requests.open_tasks() == {"d": 0}
+    assert agent.requests.finished_tasks() == {"a": 0}
+    agent.take()
+    agent.requests.replied("d")
+    assert agent.requests.open_tasks() == {"d": 0}  # what it printed last may still be in the pipe
+
+
+def test_what_is_remembered_is_bounded(agent: Agent) -> None:
+    for number in range(12_000):
+        agent.run(str(number))
+        agent.take()
+        agent.requests.acknowledged(str(number))
+    assert len(agent.requests.finished_tasks()) == 1024
+    agent.run("11999")
+    assert not agent.requests.news()
+    agent.run("0")  # too long ago
+    assert agent.take().task == "0"
+
+
+def test_a_new_agent_may_use_the_numbers_of_the_old_one(agent: Agent) -> None:
+    agent.run("a", agent.memory(1))
+    agent.run("b", agent.memory(2))
+    agent.requests.agent_changed()
+    agent.say(ContentReady(1))
+    agent.say(ContentReady(2))
+    assert not agent.requests.news()
+    agent.run("a", agent.memory(2, pack("a").join()))
+    agent.run("b", agent.memory(1, pack("b").join()))
+    agent.say(ContentReady(1))
+    agent.say(ContentReady(2))
+    assert [unpack(agent.take().content) for _ in "ab"] == ["a", "b"]
 
 
 def test_a_request_sent_again_by_a_new_agent_brings_its_own_content(agent: Agent) -> None:
@@ -202,7 +255,7 @@ def test_a_task_that_was_taken_back_does_not_come_again_before_its_reply_is_ackn
     assert len(agent.replies) == 1
     agent.requests.acknowledged("a")
     agent.run("a")
-    assert agent.take().task == "a"
+    assert agent.requests.take() is None
 
 
 # --- the rest ------------------------------------------------------------------------------------
