@@ -250,6 +250,10 @@ class Client:
         except TimeoutError:
             raise TimeoutError(f"the controller did not answer {what!r} within {timeout:g} s") from None
 
+    def clear_on_start(self) -> None:
+        """Forget what ``DirectView.on_start`` was told; engines that join from now on begin without it."""
+        self.requests.beginnings.clear()
+
     # --- the end -----------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ippmpi.client.beginnings import Beginnings
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import BlobSource, BufferSink
 from ippmpi.client.engines import Engines
@@ -63,6 +64,7 @@ class Requests:
     def __init__(self, client_id: str, connect: Callable[[Receiver], Transport]) -> None:
         """Dial with *connect*, which gets this object as the receiver of what comes."""
         self.engines = Engines()
+        self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
         self.problem: Exception | None = None
         self._client_id = client_id
@@ -190,7 +192,7 @@ class Requests:
     def on_engines_changed(self, message: EnginesChanged, incoming: Incoming) -> None:
         """Engines joined or left."""
         whole, self._fresh = self._fresh, False
-        self.engines.change(message, whole=whole)
+        self.beginnings.take(message, whole=whole)
         incoming.done()
 
     def on_answer(self, message: Answer, incoming: Incoming) -> None:

@@ -73,6 +73,23 @@ class DirectView(View):
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         return self._send("apply", (function, args, kwargs))
 
+    def on_start(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Call ``f(*args, **kwargs)`` on these engines, now and whenever one of them starts (again).
+
+        With targets ``"all"`` that is any engine. On an engine that joins it comes before whatever this
+        client asks of it by name; balanced tasks that had waited for an engine may come first. The
+        function is pickled now and kept as long as the client; ``client.clear_on_start()`` forgets it.
+
+        Return the results of the engines that are there now; later failures are logged.
+        """
+        named, single = None, False
+        if not (self.targets is None or isinstance(self.targets, str)):
+            ids, single = self.client.requests.engines.pick(self.targets)
+            named = frozenset(ids)
+        blob = pack((f, args, kwargs))
+        collector = self.client.requests.beginnings.add(named, blob, self.label or "", self.client)
+        return AsyncResult(self.client.requests, collector, single=single)
+
     # --- code --------------------------------------------------------------------------------
 
     def execute(

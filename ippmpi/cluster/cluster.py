@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ippmpi import config, connection
 from ippmpi.errors import ClusterError, EngineError
+from ippmpi.launching import Launcher
 
 from . import files, leftovers
 from .control import end_process, routable_address, start_controller
@@ -215,14 +216,11 @@ class Cluster(ClusterState):
                 self._end_controller(self.settings.stop_timeout_s)
 
     def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
-        """End and start again a set (default: all), with the same id, number and options."""
+        """End and start again a set (default: all), with the same id, number, options, and ids of its engines."""
         with self._lock:
             for key, launcher in self._sets.select(engine_set_id).items():
-                spec = launcher.spec
                 self.stop_engines_sync(key)
-                self.start_engines_sync(
-                    spec.n, key, engines=launcher.name, hosts=spec.hosts, mpiexec=spec.starter, work_dir=spec.work_dir
-                )
+                self._start_again(key, launcher)
 
     def signal_engines_sync(self, signum: int | str, engine_set_id: str | None = None) -> None:
         """Send a POSIX signal to the engines of a set (default: all), by way of their agents.
@@ -273,6 +271,22 @@ class Cluster(ClusterState):
     ) -> None:
         """Stop everything."""
         await self.stop_cluster()
+
+    # --- supervision -----------------------------------------------------------------------------
+
+    def _start_again(self, key: str, launcher: Launcher) -> None:
+        """Start the set that *launcher* had started and that has ended."""
+        spec = launcher.spec
+        settings = config.replace(
+            self.settings,
+            n=spec.n,
+            engines=launcher.name,
+            hosts=spec.hosts,
+            mpiexec=spec.starter,
+            work_dir=spec.work_dir,
+        )
+        self._sets.start(self._connection("engine"), settings, self.environment, key, world=spec.world)
+        self.write_cluster_file()
 
     # --- parts -----------------------------------------------------------------------------------
 

@@ -64,11 +64,17 @@ def remove_folders(folders: Iterable[str], wait_s: float = 0.0) -> None:
     deadline = time.monotonic() + wait_s
     ours = str(connection.node_folder_path(""))
     for folder in folders:
-        while _in_use(folder) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_unused(folder, deadline - time.monotonic())
         with contextlib.suppress(OSError):
             if folder.startswith(ours) and os.lstat(folder).st_uid == os.getuid():
                 shutil.rmtree(folder)
+
+
+def wait_unused(folder: str, wait_s: float) -> None:
+    """Wait, at most *wait_s* seconds, until no process of this host holds a lock in a private folder."""
+    deadline = time.monotonic() + wait_s
+    while _in_use(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _in_use(folder: str) -> bool:

@@ -30,10 +30,18 @@ class EngineSets:
         self._joined = set(self.launchers)
         self._place = (profile_dir, cluster_id)
 
-    def start(self, found: Connection, settings: ClusterSettings, environment: Mapping[str, str], key: str = "") -> str:
+    def start(
+        self,
+        found: Connection,
+        settings: ClusterSettings,
+        environment: Mapping[str, str],
+        key: str = "",
+        *,
+        world: str = "",
+    ) -> str:
         """Start the set that *settings* describe, for the controller of *found*; return its id (*key*, or a new one).
 
-        *found* is the engines' connection file.
+        *found* is the engines' connection file. *world* is that of a set that ended: its engines get their ids again.
 
         Raises:
             ClusterError: the id is taken, or the controller cannot be reached from the hosts.
@@ -48,10 +56,11 @@ class EngineSets:
                 f"the controller listens on {found.address or 'a Unix socket only'}, which engines on "
                 f"{', '.join(settings.hosts)} cannot reach: start it with controller_ip='*' (--ip='*'), or an address"
             )
-        world = f"{key}-{secrets.token_hex(2)}"  # a restarted set is a new world
+        world = world or f"{key}-{secrets.token_hex(2)}"
         mine = connection.for_world(found, world)
         for folder_key in (found.folder_key, mine.folder_key):
             self.use(str(connection.node_folder_path(folder_key)))
+        leftovers.wait_unused(str(connection.node_folder_path(mine.folder_key)), leftovers.AGENT_LEAVES_S)
         connection.write(mine, self._file(world))
         try:
             launcher = launcher_type(job(self._file(world), mine, settings, world, environment))

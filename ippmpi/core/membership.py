@@ -19,6 +19,9 @@ from ippmpi.wire.messages import EngineLost, EngineRecord, EnginesChanged, Regis
 UNSEEN = "its process ended while its node had no agent"
 """The reason for an engine that was gone when a new agent took the place of one that had died."""
 
+SUPERSEDED = "its process ended; another one has its rank"
+"""The reason for an engine whose rank was started again before its end was told."""
+
 STOPPED = "stopped"
 """The reason that clients see for an engine that was told to stop."""
 
@@ -83,10 +86,11 @@ class Membership:
         if not message.engines:
             return
         world = ledger.worlds.get(WorldId(message.world)) or World(WorldId(message.world), message.size)
-        world.check(message)
+        world.check(message, peer)
         here = sum(len(w.engines) for w in ledger.worlds.values())
         if here + sum(record.rank not in world.engines for record in message.engines) > ledger.limits.engines:
             raise ProtocolError(f"{here} engines are registered, {ledger.limits.engines} are the limit")
+        yield from self._lose([Loss(engine, SUPERSEDED) for engine in world.superseded(message)])
         if not world.engines:
             world.size = message.size
         ledger.worlds[world.id] = world

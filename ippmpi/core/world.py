@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ippmpi.core.engine import Engine, EngineState
 from ippmpi.errors import ProtocolError
-from ippmpi.ids import WorldId
+from ippmpi.ids import Peer, WorldId
 from ippmpi.wire.messages import RegisterEngines
 
 
@@ -22,8 +22,8 @@ class World:
         self.base: int | None = None
         self.engines: dict[int, Engine] = {}
 
-    def check(self, message: RegisterEngines) -> None:
-        """Raise ProtocolError if *message* contradicts itself or what is there."""
+    def check(self, message: RegisterEngines, agent: Peer | None = None) -> None:
+        """Raise ProtocolError if *message* contradicts itself or what is there. *agent* may replace its own."""
         ranks = [record.rank for record in message.engines]
         if len(set(ranks)) < len(ranks) or any(not 0 <= rank < message.size for rank in ranks):
             raise ProtocolError(
@@ -33,11 +33,18 @@ class World:
             raise ProtocolError(f"world {self.id} has {self.size} ranks, a node says {message.size}")
         for record in message.engines:
             known = self.engines.get(record.rank)
-            if known is not None and (known.pid, known.host) != (record.pid, record.host):
+            if known is None or (known.pid, known.host) == (record.pid, record.host):
+                continue
+            if known.agent != agent or known.host != record.host:
                 raise ProtocolError(
                     f"world {self.id}: rank {record.rank} is pid {known.pid} on {known.host}, "
                     f"a node says pid {record.pid} on {record.host}"
                 )
+
+    def superseded(self, message: RegisterEngines) -> list[Engine]:
+        """Return the engines whose rank belongs to another process now."""
+        known = [(self.engines.get(record.rank), record.pid) for record in message.engines]
+        return [engine for engine, pid in known if engine is not None and engine.pid != pid]
 
     @property
     def complete(self) -> bool:

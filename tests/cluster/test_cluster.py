@@ -134,6 +134,19 @@ def test_engine_sets_come_and_go_while_the_cluster_runs(make: Make) -> None:
     assert rc[:].apply_sync(abs, -1) == [1]
 
 
+def test_engines_of_a_restarted_set_have_their_ids_again(make: Make) -> None:
+    cluster = make()
+    rc = cluster.start_and_connect_sync()
+    cluster.start_engines_sync(2)
+    cluster.wait_for_engines_sync(rc, 3)
+    before = rc[:].apply_sync(os.getpid)
+    cluster.restart_engines_sync("0")  # ids 1 and 2 are taken meanwhile
+    eventually(lambda: rc.ids == [0, 1, 2] and rc[0].apply_sync(os.getpid) != before[0], what="the new engine answers")
+    assert rc[1:].apply_sync(os.getpid) == before[1:]
+    cluster.restart_engines_sync()
+    eventually(lambda: rc.ids == [0, 1, 2] and not set(rc[:].apply_sync(os.getpid)) & set(before[1:]))
+
+
 def test_a_restarted_set_has_new_processes_and_the_same_id(make: Make) -> None:
     cluster = make()
     rc = cluster.start_and_connect_sync()

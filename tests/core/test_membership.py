@@ -105,10 +105,12 @@ def test_the_ranks_of_an_incomplete_world_can_be_attached_again() -> None:
     assert house.sent(Registered) == [Registered("w", 0)]
 
 
-def test_another_pid_for_a_live_rank_is_refused_until_the_old_one_is_lost() -> None:
+def test_another_agents_pid_for_a_live_rank_is_refused_until_the_old_one_is_lost() -> None:
     house = small_house(2)
+    other = Peer("agent:w@h1-other")
+    house.took(house.hub.connected(other, {}))
     with pytest.raises(ProtocolError, match="rank 1 is pid 101"):
-        house.node([1], 2, pid=500)
+        house.handle(other, RegisterEngines("w", 2, records([1], pid=500)))
     assert ids(house) == [0, 1]
     house.lose(1)
     house.node([1], 2, pid=500)
@@ -277,3 +279,12 @@ def test_gone_twice_or_unknown_changes_nothing() -> None:
     house.took(house.hub.gone(ALICE, "gone"))
     assert house.took(house.hub.gone(ALICE, "gone")) == []
     assert house.took(house.hub.disconnected(ALICE)) == []
+
+
+def test_a_rank_that_was_started_again_before_its_end_was_told_takes_its_place() -> None:
+    house = small_house(2)
+    task = house.submit([0, 1])
+    house.node([0, 1], 2, pid=500)
+    assert [(c.left, [e.id for e in c.joined]) for c in house.changes(to=ALICE)[-2:]] == [([0, 1], []), ([], [0, 1])]
+    assert not house.live(task)
+    assert ids(house) == [0, 1]
