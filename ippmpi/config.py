@@ -122,6 +122,7 @@ class ClusterSettings(Settings):
     )  # fmt: skip
     controller_location: str = _setting("", "name or address of this host for others", flags=("--location",))
     work_dir: str = _setting("", "folder in which engines start (default: the current one)", metavar="FOLDER")
+    restart: str = _setting("never", "always: a set of engines that ends by itself is started again, see the manual")
     start_timeout_s: float = _setting(30.0, "seconds a controller may take to start", metavar="SECONDS")
     engine_timeout_s: float = _setting(60.0, "seconds engines may take to join", metavar="SECONDS")
     stop_timeout_s: float = _setting(

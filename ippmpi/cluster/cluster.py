@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -14,17 +15,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ippmpi import config, connection
-from ippmpi.errors import ClusterError, EngineError
+from ippmpi.errors import ClusterError, EngineError, IppmpiError
 from ippmpi.launching import Launcher
 
 from . import files, leftovers
 from .control import end_process, routable_address, start_controller
+from .restarting import POLICIES, Restarter
 from .sets import log_file
 from .state import ClusterState, full_names
 from .twins import coroutine_of
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # how often a launcher is looked at while engines are waited for
 
@@ -36,7 +40,9 @@ class Cluster(ClusterState):
 
     Options are the fields of ``config.ClusterSettings``: ``n``, ``engines`` ("mpi", "local"),
     ``profile`` or ``profile_dir``, ``cluster_id`` (default: a new one), ``hosts``, ``mpiexec``,
-    ``controller_ip``, ``work_dir``, ``engine_timeout`` and so on. Each method that ends in ``_sync``
+    ``controller_ip``, ``work_dir``, ``engine_timeout`` and so on. With ``restart="always"`` a set of
+    which an engine ends badly is started again under the same engine ids, as long as this process
+    lives (at most 5 times in 10 minutes, with growing pauses). Each method that ends in ``_sync``
     blocks; the one without is the coroutine of the same. As a context manager it starts, yields a
     connected client, and stops.
     """
@@ -46,7 +52,10 @@ class Cluster(ClusterState):
     ) -> None:
         """Say what to start; nothing is started yet. ``environment`` is added to the engines' own."""
         super().__init__(environment=environment, shutdown_atexit=shutdown_atexit, **options)
+        if self.settings.restart not in POLICIES:
+            raise ValueError(f"restart must be one of {', '.join(POLICIES)}, not {self.settings.restart!r}")
         self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self._restarter: Restarter | None = None
 
     # --- starting --------------------------------------------------------------------------------
 
@@ -94,6 +103,8 @@ class Cluster(ClusterState):
             self.n = settings.n
             key = self._sets.start(self._connection("engine"), settings, self.environment, engine_set_id or "")
             self.write_cluster_file()
+            if self.settings.restart == "always" and self._restarter is None:
+                self._restarter = Restarter(self._dead_sets, self._restart_set)
             return key
 
     def start_cluster_sync(self, n: int | None = None) -> Self:
@@ -202,6 +213,7 @@ class Cluster(ClusterState):
 
     def stop_cluster_sync(self) -> None:
         """End everything, in order: clients, engines (told by the controller), controller. May be called again."""
+        self._leave_sets()
         with self._lock:
             atexit.unregister(self._at_exit)
             for client in list(self._clients):
@@ -245,6 +257,7 @@ class Cluster(ClusterState):
 
     def detach(self) -> None:
         """Leave everything running when this process ends."""
+        self._leave_sets()
         atexit.unregister(self._at_exit)
         self._sets.detach()
         if self.controller is not None:
@@ -273,6 +286,28 @@ class Cluster(ClusterState):
         await self.stop_cluster()
 
     # --- supervision -----------------------------------------------------------------------------
+
+    def _dead_sets(self) -> list[str]:
+        return self._sets.dead() if self.running else []
+
+    def _restart_set(self, key: str) -> None:
+        with self._lock:
+            if key not in self._dead_sets():  # somebody has ended or restarted it in the meantime
+                return
+            launcher = self.engines[key]
+            log.warning("%s; starting them again", launcher.failure("they ended by themselves"))
+            try:
+                self._sets.end([key], 0.0)
+                self._start_again(key, launcher)
+                self._sets.joined()  # or its next end would be taken for a failed start
+            except (IppmpiError, OSError) as error:
+                log.error("engine set %r cannot be started again: %s", key, error)
+
+    def _leave_sets(self) -> None:
+        """Start nothing again from now on."""
+        if self._restarter is not None:
+            self._restarter.stop()
+            self._restarter = None
 
     def _start_again(self, key: str, launcher: Launcher) -> None:
         """Start the set that *launcher* had started and that has ended."""

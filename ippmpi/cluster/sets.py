@@ -19,6 +19,9 @@ from . import leftovers
 
 ENGINE_MODULE = "ippmpi.engine"
 
+FAILED_START_S = 10.0
+"""A set that ends this soon and that nobody has seen complete has failed to start."""
+
 
 class EngineSets:
     """Launchers by engine set id, in the order in which they were started."""
@@ -28,6 +31,7 @@ class EngineSets:
         self.launchers: dict[str, Launcher] = {key: leftovers.find_launcher(value) for key, value in saved.items()}
         self.folders: list[str] = []
         self._joined = set(self.launchers)
+        self._started: dict[str, float] = {}
         self._place = (profile_dir, cluster_id)
 
     def start(
@@ -69,6 +73,7 @@ class EngineSets:
             self._file(world).unlink()
             raise
         self.launchers[key] = launcher
+        self._started[key] = time.monotonic()
         return key
 
     def _file(self, world: str) -> Path:
@@ -106,6 +111,16 @@ class EngineSets:
         for key, launcher in self.launchers.items():
             if key not in self._joined and (launcher.failed() or launcher.poll() is not None):
                 raise launcher.failure("its engines ended before they had joined")
+
+    def dead(self) -> list[str]:
+        """Return the sets of which a part ended badly, by itself; one that fails right at its start does not count."""
+        now = time.monotonic()
+        launchers = list(self.launchers.items())
+        return [
+            key
+            for key, launcher in launchers
+            if launcher.failed() and (key in self._joined or now - self._started.get(key, now) > FAILED_START_S)
+        ]
 
     def joined(self) -> None:
         """Note that all have joined: whatever happens to one now is not a failed start."""

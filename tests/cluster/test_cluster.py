@@ -162,6 +162,40 @@ def test_a_restarted_set_has_new_processes_and_the_same_id(make: Make) -> None:
     assert list(cluster.engines) == ["0"]
 
 
+@pytest.mark.parametrize("engines", ["local", pytest.param("mpi", marks=pytest.mark.mpi)])
+def test_a_set_that_dies_starts_again_with_its_ids_and_its_beginning(make: Make, engines: str) -> None:
+    cluster = make(n=2, engines=engines, restart="always")
+    rc = cluster.start_and_connect_sync()
+    rc.direct_view("all").on_start(exec, "import builtins; builtins.begun = 7").get(timeout=10)
+    for _ in range(2):
+        before = rc[:].apply_sync(os.getpid)
+        os.kill(before[1], signal.SIGKILL)
+
+        def answers(before: list[int] = before) -> bool:
+            with contextlib.suppress(EngineError, CompositeError):  # the old ones, until their end has been told
+                return rc.ids == [0, 1] and not set(rc[:].apply_sync(os.getpid)) & set(before)
+            return False
+
+        eventually(answers, 20, "the new engines answer")
+        assert rc[:].apply_sync(eval, "begun") == [7, 7]
+
+
+def test_a_set_that_was_stopped_does_not_start_again(make: Make) -> None:
+    cluster = make(n=2, restart="always")
+    rc = cluster.start_and_connect_sync()
+    rc.shutdown([0, 1], block=True)
+    eventually(lambda: cluster.engines["0"].poll() == 0)
+    time.sleep(1.0)  # it would have started by now
+    assert cluster.engines["0"].poll() == 0
+    cluster.stop_engines_sync()
+    assert cluster.engines == {}
+
+
+def test_a_policy_that_is_none_is_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="restart must be one of never, always, not 'often'"):
+        make(restart="often")
+
+
 def test_a_signal_reaches_the_engines(make: Make) -> None:
     cluster = make()
     rc = cluster.start_and_connect_sync()
