@@ -68,9 +68,7 @@ class ControllerSettings(Settings):
     upload_gone_s: float = _setting(
         30.0, "seconds a client may be away in the middle of an upload before that task fails", metavar="SECONDS"
     )
-    agent_gone_s: float = _setting(
-        15.0, "seconds a node may be unreachable before its engines are lost", metavar="SECONDS"
-    )
+    agent_gone_s: float = _setting(12.0, "seconds a node may be silent before its engines are lost", metavar="SECONDS")
     stop_timeout_s: float = _setting(8.0, "seconds engines may take to end at a normal stop", metavar="SECONDS")
     log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ippmpi as ipp
+from cgroups import memory_group
 from clusters import defined, running
 from helpers import alive, eventually
 
@@ -30,6 +32,12 @@ DYING = defined("""
     def abort():
         import os
         os.abort()
+
+    def eat(size):
+        block = bytearray(size)
+        for start in range(0, size, 4096):
+            block[start] = 1
+        return len(block)
 
     def sleep(folder):
         import os, pathlib, time
@@ -110,3 +118,60 @@ def test_the_death_of_one_rank_ends_its_world(tmp_path: Path) -> None:
         eventually(lambda: rc.ids == [], timeout_s=5, what="no engines are left")
         with pytest.raises(ipp.NoEnginesRegistered):
             rc[:].apply_sync(os.getpid)
+
+
+def test_a_rank_that_the_kernel_kills_for_lack_of_memory_says_so(tmp_path: Path) -> None:
+    cluster = ipp.Cluster(n=2, engines="local", profile_dir=str(tmp_path / "profile"), cluster_id="")
+    try:
+        cluster.start_controller_sync()
+        with memory_group() as group:
+            with group.entered():
+                rc = cluster.start_and_connect_sync()
+            pid = rc[1].apply_sync(os.getpid)
+            group.limit(group.used() + (64 << 20))
+            assert_tells(lost(rc[1].apply_async(DYING.eat, 1 << 30)), pid, "out of memory")
+            assert rc[0].apply_sync(abs, -1) == 1
+            cluster.stop_cluster_sync()
+            group.wait_empty()
+    finally:
+        cluster.stop_cluster_sync()
+
+
+def test_a_killed_mpiexec_ends_its_world_and_no_other(tmp_path: Path) -> None:
+    with running(tmp_path / "profile", 2, "mpi") as (cluster, rc):
+        other = cluster.start_engines_sync(1, engines="local")
+        cluster.wait_for_engines_sync(rc, 3)
+        survivor = rc[2].apply_sync(os.getpid)
+        pids = rc[:2].apply_sync(os.getpid)
+        result = rc[1].apply_async(time.sleep, 60)
+        untouched = rc[2].apply_async(time.sleep, 1)
+        (mpiexec,) = cluster.engines["0"].processes
+        mpiexec.signal(signal.SIGKILL)
+        error = lost(result)
+        assert error.engine_info["rank"] == 1
+        assert re.search(r"SIG[A-Z]+|killed together with its parent: .*mpiexec", str(error))
+        eventually(lambda: not any(alive(pid) for pid in pids), timeout_s=5, what="all its ranks have ended")
+        eventually(lambda: rc.ids == [2], timeout_s=5)
+        assert untouched.get(timeout=10) is None
+        assert rc[2].apply_sync(os.getpid) == survivor
+        assert other == "1"
+
+
+def test_a_killed_world_leaves_no_shared_memory(tmp_path: Path) -> None:
+    before = set(os.listdir("/dev/shm"))
+    with running(tmp_path / "profile", 2, "mpi") as (_, rc):
+        for pid in rc[:].apply_sync(os.getpid):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: rc.ids == [], timeout_s=5)
+        eventually(lambda: set(os.listdir("/dev/shm")) <= before, timeout_s=5, what="its segments are gone")
+
+
+@pytest.mark.parametrize("engines", ["mpi", "local"])
+def test_a_killed_rank_is_named_every_time(tmp_path: Path, engines: str) -> None:
+    with running(tmp_path / "profile", 2, engines, restart="always") as (_, rc):
+        for _ in range(3):
+            pid = eventually(lambda: rc.ids == [0, 1] and rc[1].apply_sync(os.getpid), 20)
+            result = rc[1].apply_async(time.sleep, 60)
+            os.kill(pid, signal.SIGKILL)
+            assert_tells(lost(result), pid, "SIGKILL")
+            eventually(lambda pid=pid: rc.ids == [0, 1] and pid not in rc[:].apply_sync(os.getpid), 20)

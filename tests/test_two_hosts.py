@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,16 @@ def assert_clean(hosts: Hosts) -> None:
         pytest.fail(f"left behind: {json.dumps(seen[-1], indent=1)}")
 
 
-def drive(hosts: Hosts, story: str) -> dict[str, Any]:
+def drive(hosts: Hosts, story: str, *arguments: str, meanwhile: Callable[[], None] | None = None) -> dict[str, Any]:
     """Run one story of the driver on login; return its facts and what it left behind."""
     home = hosts.shared / "ipython"
     variables = {**os.environ, "IPYTHONDIR": str(home), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
     log = hosts.shared / f"{story}.log"
     with log.open("w", encoding="utf-8") as output:
-        process = hosts.popen("login", [sys.executable, str(DRIVER), story], env=variables, output=output)
+        process = hosts.popen("login", [sys.executable, str(DRIVER), story, *arguments], env=variables, output=output)
         try:
+            if meanwhile is not None:
+                meanwhile()
             process.wait(timeout=LIMIT_S)
         finally:
             process.kill()
@@ -141,3 +143,18 @@ def test_a_rank_killed_on_another_host_is_reported_within_two_seconds(hosts: Hos
         assert word in facts["error"], facts
     assert facts["names_signal"], facts
     assert_clean(hosts)
+
+
+def test_a_host_that_loses_power_is_reported_within_15_seconds_and_nobody_else_notices(hosts: Hosts) -> None:
+    def cut() -> None:
+        eventually((hosts.shared / "ready").exists, 60, "ranks work on both hosts")
+        hosts.crash("c2")
+        (hosts.shared / "crashed").touch()
+
+    facts = drive(hosts, "crash", str(hosts.shared), meanwhile=cut)
+    assert facts["hosts"] == ["c2", "c2", "c1", "c1"]
+    assert facts["seconds"] < 15.0, facts
+    for word in ("rank 1", "c2", "out of reach"):
+        assert word in facts["error"], facts
+    assert facts["safe"]
+    assert facts["ids"] == [2, 3]

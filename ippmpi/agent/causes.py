@@ -32,8 +32,17 @@ def parse(record: str) -> Ending:
     raise ValueError(f"exit record {record!r}; right would be 'exit <code>' or 'signal <number>'")
 
 
-def describe(ending: Ending, *, expected: bool, out_of_memory: bool = False) -> str:
-    """Say why the process is gone. ``out_of_memory``: the kernel counted an OOM kill where it ran."""
+def describe(ending: Ending, *, expected: bool, out_of_memory: bool = False, recorder: bool = False) -> str:
+    """Say why the process is gone.
+
+    ``out_of_memory``: the kernel counted an OOM kill where it ran. ``recorder``: its parent would have
+    recorded the end, had it not been killed too.
+    """
+    if ending.signal is None and ending.exit_code is None and not expected:
+        if out_of_memory:
+            return _describe_signal(signal.SIGKILL, out_of_memory=True)
+        if recorder:
+            return "killed together with its parent: its job was ended from outside (mpiexec or the batch system)"
     if ending.signal is not None:
         return _describe_signal(ending.signal, out_of_memory=out_of_memory)
     if ending.exit_code is None:

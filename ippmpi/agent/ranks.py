@@ -173,11 +173,12 @@ class Ranks:
         del self._watches[engine]
         self._registration.flush()  # the controller must have heard of it to understand its loss
         output = self._outputs.close(engine)
-        killed = ending.signal == signal.SIGKILL
+        killed = ending.signal == signal.SIGKILL or ending == Ending()
         cause = describe(
             ending,
             expected=engine.told_to_stop,
             out_of_memory=killed and self._traces.claim_oom_kill(engine.ready.pid),
+            recorder=engine.ready.parent_records_exit,
         )
         _log.debug("%s is gone: %s", engine, cause)
         self._members.remove(engine)

@@ -17,8 +17,12 @@ class Patience:
 
     upload_s: float = 30.0
     client_s: float = 7 * 86400.0
-    agent_s: float = 15.0
+    agent_s: float = 12.0
     stop_s: float = 8.0
+
+
+AGENT_RETURNS_S = 4.0
+"""At least this long an agent has to dial again, however long it was silent before its connection was given up."""
 
 
 class Absences:
@@ -39,12 +43,14 @@ class Absences:
         self._on_gone = on_gone
         self._alarms: dict[str, list[Alarm]] = {}
 
-    def left(self, name: str, role: str) -> None:
-        """The peer's connection is down."""
+    def left(self, name: str, role: str, silent_s: float = 0.0) -> None:
+        """The peer's connection is down; nothing was heard of it for *silent_s* seconds before."""
         self.back(name)
         patience = self._patience
         wait_s = patience.agent_s if role == "agent" else patience.client_s
-        alarms = [self._call_later(wait_s, lambda: self._gone(name, wait_s))]
+        if role == "agent":
+            wait_s = max(min(wait_s, AGENT_RETURNS_S), wait_s - silent_s)
+        alarms = [self._call_later(wait_s, lambda: self._gone(name, wait_s + silent_s))]
         if patience.upload_s < wait_s:
             reason = f"{name} was away for {patience.upload_s:.0f} s in the middle of sending it"
             alarms.append(self._call_later(patience.upload_s, lambda: self._on_upload_lost(name, reason)))

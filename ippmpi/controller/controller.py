@@ -107,7 +107,7 @@ class Controller:
             if self._stopping and speaker.role == "agent":
                 speaker.send(StopEngines(None))
         else:
-            self._absences.left(peer, speaker.role)
+            self._absences.left(peer, speaker.role, max(0.0, self._loop.now - speaker.heard))
             self._do(lambda: self._hub.disconnected(peer))
 
     def _on_gone(self, name: str, reason: str) -> None:

@@ -25,6 +25,10 @@ class Speaker(Protocol):
         """Return ``client`` or ``agent``."""
 
     @property
+    def heard(self) -> float:
+        """Return when it was last heard of, on the loop's clock."""
+
+    @property
     def about(self) -> Mapping[str, object]:
         """Return what the peer said of itself."""
 

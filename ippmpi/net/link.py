@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PING_S = 5.0
-SILENT_S = 15.0
+PING_S = 3.0
+SILENT_S = 8.0  # a live peer speaks at least every 2 * PING_S
 FIRST_RETRY_S = 0.01
 LONGEST_RETRY_S = 2.0
 HELLO_S = 10.0

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PING_S = 5.0
-SILENT_S = 15.0
+PING_S = 3.0
+SILENT_S = 8.0  # a live peer speaks at least every 2 * PING_S
 
 
 class Connection:
@@ -109,6 +109,7 @@ class Router:
         self._late_acks: set[Conversation] = set()
         self._ack_timer = False
         self._closed = False
+        self._watched = time.monotonic()
         self._port: CurvePort | None = None
         self._doorstep: Doorstep | None = None
         if tcp is not None:
@@ -252,6 +253,10 @@ class Router:
             return
         self._loop.call_later(PING_S, self._watch)
         now = time.monotonic()
+        if now - self._watched > 2 * PING_S:  # this process was stopped: what the peers said waits to be read
+            self._watched = now
+            return
+        self._watched = now
         for (_, channel), connection in list(self._wires.items()):
             conversation = connection.conversation
             if channel != "control" or connection.key_role is None or conversation is None:

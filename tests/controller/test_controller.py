@@ -392,16 +392,33 @@ def test_the_hub_hears_of_peers(scene: Scene) -> None:
     assert scene.brain.heard("disconnected") == [[CLIENT]]
 
 
-def test_an_agent_that_stays_away_is_gone_after_15_s(scene: Scene) -> None:
+def test_an_agent_that_stays_away_is_gone_after_12_s(scene: Scene) -> None:
     content, _ = scene.offer(scene.client)
     scene.submit(content)
     scene.controller.on_peer(scene.agent.near, False)
-    scene.loop.pass_time(14.9)
+    scene.loop.pass_time(11.9)
     assert scene.brain.heard("gone") == []
     scene.loop.pass_time(0.2)
     ((peer, reason),) = scene.brain.heard("gone")
-    assert (peer, "15 s" in str(reason)) == (AGENT, True)
+    assert (peer, "12 s" in str(reason)) == (AGENT, True)
     assert scene.post.forgotten == [AGENT]
+
+
+def test_the_silence_before_an_agent_s_connection_was_given_up_counts(scene: Scene) -> None:
+    scene.agent.near.heard = scene.loop.now - 8.0
+    scene.controller.on_peer(scene.agent.near, False)
+    scene.loop.pass_time(3.9)
+    assert scene.brain.heard("gone") == []
+    scene.loop.pass_time(0.2)
+    ((_, reason),) = scene.brain.heard("gone")
+    assert "12 s" in str(reason)
+
+
+def test_an_agent_has_time_to_come_back_however_long_it_was_silent(scene: Scene) -> None:
+    scene.agent.near.heard = scene.loop.now - 600.0
+    scene.controller.on_peer(scene.agent.near, False)
+    scene.loop.pass_time(3.9)
+    assert scene.brain.heard("gone") == []
 
 
 def test_an_agent_that_comes_back_is_not_gone(scene: Scene) -> None:

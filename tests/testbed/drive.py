@@ -1,6 +1,7 @@
 """What a user does on the login node, as a program: drives ranks on c1 and c2, prints what was seen as JSON.
 
-``drive.py normal`` works with a cluster and stops it; ``drive.py kill`` loses a rank to SIGKILL.
+``drive.py normal`` works with a cluster and stops it; ``drive.py kill`` loses a rank to SIGKILL;
+``drive.py crash FOLDER`` loses a host (it says in the folder when it is ready, and is told when it is done).
 """
 
 from __future__ import annotations
@@ -160,5 +161,27 @@ def kill() -> dict[str, Any]:
     return facts
 
 
+def crash() -> dict[str, Any]:
+    """Say when ranks of both hosts work, wait until c2 is lost; return how and when we heard of it."""
+    facts: dict[str, Any] = {}
+    with ipp.Cluster(n=2, engines="mpi", hosts=["c2:2"]) as rc:
+        rc.cluster.start_engines_sync(2, engines="mpi", hosts=["c1:2"])
+        rc.wait_for_engines(4, timeout=30)
+        facts["hosts"] = rc[:].apply_sync(socket.gethostname)
+        lost, safe = rc[1].apply_async(time.sleep, 120), rc[2].apply_async(time.sleep, 12)
+        (Path(sys.argv[2]) / "ready").touch()
+        while not (Path(sys.argv[2]) / "crashed").exists():
+            time.sleep(0.01)
+        crashed = time.perf_counter()
+        try:
+            lost.get(timeout=40)
+        except Exception as error:
+            facts["error"] = f"{type(error).__name__}: {error}"
+        facts["seconds"] = time.perf_counter() - crashed
+        facts["safe"] = safe.get(timeout=30) is None
+        facts["ids"] = rc.ids
+    return facts
+
+
 if __name__ == "__main__":
-    print("\n" + json.dumps({"normal": normal, "kill": kill}[sys.argv[1]]()), flush=True)
+    print("\n" + json.dumps({"normal": normal, "kill": kill, "crash": crash}[sys.argv[1]]()), flush=True)
