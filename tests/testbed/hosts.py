@@ -103,6 +103,10 @@ class Hosts:
             self._wait(name, lambda: not self.pid(name), "does not die")
         (self.folder / f"{name}.pid").unlink(missing_ok=True)
 
+    def unplug(self, name: str) -> None:
+        """Pull a compute node's cable: as in a power cut, not even the end of a connection arrives."""
+        self._ip("login", f"link set to-{name} down")
+
     def pid(self, name: str) -> int:
         """Return the process id (as seen here) of a host's pid 1, 0 if the host is down."""
         try:
