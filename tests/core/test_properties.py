@@ -215,7 +215,10 @@ class Life(RuleBasedStateMachine):
             ]
         self.do(self.hub.connected(peer, {}))
         taken = known is not None and any(
-            (e := known.engines.get(r.rank)) and (e.pid, e.host) != (r.pid, r.host) for r in mine
+            (e := known.engines.get(r.rank))
+            and (e.pid, e.host) != (r.pid, r.host)
+            and (e.agent, e.host) != (peer, r.host)  # an agent may tell late that a rank was started again
+            for r in mine
         )
         self.say(peer, RegisterEngines(world, SIZES[world], mine), wrong=taken)
 

@@ -377,7 +377,9 @@ def test_the_first_rank_starts_an_agent_that_is_no_part_of_the_job(node: Node) -
 
     pid = eventually(agent_of_the_engine)
     try:
-        variables = eventually(Path(f"/proc/{pid}/environ").read_bytes).split(b"\0")
+        command = Path(f"/proc/{pid}/cmdline")
+        eventually(lambda: b"ippmpi.agent" in command.read_bytes(), what="the agent's own program")  # not yet, after vfork
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         names = {entry.partition(b"=")[0].decode() for entry in variables}
         assert not names & {*(environment.keys() - {"SLURM_JOB_ID"}), "IPPMPI_PARENT"}
         assert "SLURM_JOB_ID" in names
