@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 
@@ -19,6 +20,7 @@ from ippmpi.agent.traces import Traces
 from ippmpi.config import AgentSettings
 from ippmpi.connection import Connection, host_prefix, node_folder, on_this_host
 from ippmpi.errors import ConnectionFileError, ProtocolError, Refused
+from ippmpi.net.compatible import check_python, cloudpickle_version
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.net.keys import KeyPair
 from ippmpi.net.link import Dial, Link, LinkState
@@ -68,6 +70,8 @@ class Agent:
     def __init__(self, connection: Connection, world: str, settings: AgentSettings, *, replaces: bool = False) -> None:
         """Bind the engines' socket and dial the controller; ``run`` does the rest. *replaces*: one that died."""
         dial = _dial(connection, world, settings)
+        self._here = f"the agent of world {world} on {socket.gethostname()}"
+        self._key = connection.public
         self._settings = settings
         self._folder = node_folder(connection.folder_key)
         self._prefix = host_prefix()
@@ -78,6 +82,7 @@ class Agent:
             on_hello=self._on_hello,
             on_message=lambda delivery: _dispatch(self._from_engines, delivery),
             on_peer=self._on_peer,
+            here=self._here,
         )
         self._patience: Timer | None = None
         self._link = Link(
@@ -176,8 +181,11 @@ class Agent:
             self._rejoining.joined()
 
     def _on_hello(self, hello: Hello, role: str) -> Mapping[str, object]:
-        if role != "engine":
-            raise Refused(f"{hello.peer} is a {role!r}; only engines speak to an agent")
+        if role != "engine" or not re.fullmatch(r"engine:[0-9]{1,9}", hello.peer):
+            raise Refused(f"{hello.peer} is a {role[:20]!r}; only engines, named engine:<rank>, speak to an agent")
+        if hello.key != self._key:
+            raise Refused(f"{self._here} is not that of {hello.peer}, whose connection file is of another cluster")
+        check_python(hello, self._here)
         return {"pid": os.getpid()}
 
     def _on_peer(self, conversation: Conversation, connected: bool) -> None:
@@ -191,7 +199,7 @@ def _dial(connection: Connection, world: str, settings: AgentSettings) -> Dial:
         endpoints(connection, settings.transport),
         "agent",
         f"agent:{world}@{host}",
-        {"world": world, "host": host, "pid": os.getpid()},
+        {"world": world, "host": host, "pid": os.getpid(), "cloudpickle": cloudpickle_version()},
         connection.server_public,
         KeyPair(connection.public, connection.secret),
     )
@@ -199,14 +207,15 @@ def _dial(connection: Connection, world: str, settings: AgentSettings) -> Dial:
 
 def _dispatch(handlers: Handlers, delivery: Delivery) -> None:
     """Give a message to its handler; what is wrong with it is logged and it is dropped."""
+    quiet = delivery.peer.quiet
     try:
         handler = handlers.get(type(delivery.message))
         if handler is None:
             raise ProtocolError(f"{type(delivery.message).__name__} is not for an agent from there")
         handler(delivery)
     except ProtocolError as error:
-        _log.warning("dropped a message of %s: %s", delivery.peer.name, error)
+        quiet.warning("dropped a message of %s: %s", delivery.peer.name, error)
         delivery.done()
     except Exception:  # the rest of its batch must not be lost with it
-        _log.exception("dropped a message of %s", delivery.peer.name)
+        quiet.warning("dropped a message of %s", delivery.peer.name, exc_info=True)
         delivery.done()

@@ -22,6 +22,9 @@ from ippmpi.wire.messages import Assigned, Deliver, EngineLost, EngineReady, Reg
 
 _log = logging.getLogger(__name__)
 
+LARGEST_PID = 1 << 22
+LONGEST_HOST = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Post:
@@ -63,7 +66,7 @@ class Ranks:
         """Let a rank join, or hear from one that has a new session."""
         ready = delivery.message
         assert isinstance(ready, EngineReady)
-        self._check(ready)
+        self._check(ready, delivery.peer.name)
         engine = self._members.of_rank(ready.rank)
         if engine is None:
             engine = self._join(ready, delivery.peer)
@@ -77,11 +80,15 @@ class Ranks:
         if self._lifetime.closing:
             self._stopper.stop([engine])
 
-    def _check(self, ready: EngineReady) -> None:
+    def _check(self, ready: EngineReady, name: str) -> None:
         if ready.world != self._post.world:
             raise ProtocolError(f"rank {ready.rank} of world {ready.world!r}; this agent is of {self._post.world!r}")
-        if not 0 <= ready.rank < ready.size or not 1 <= ready.local_size <= ready.size or ready.pid <= 0:
-            raise ProtocolError(f"impossible: {ready}")
+        if name != f"engine:{ready.rank}":
+            raise ProtocolError(f"{name} says it is rank {ready.rank}")
+        if not 0 <= ready.rank < ready.size or not 1 <= ready.local_size <= ready.size:
+            raise ProtocolError(f"rank {ready.rank} of {ready.size}, {ready.local_size} of them here")
+        if not 0 < ready.pid <= LARGEST_PID or len(ready.host) > LONGEST_HOST:
+            raise ProtocolError(f"pid {ready.pid} on a host whose name has {len(ready.host)} characters")
 
     def _join(self, ready: EngineReady, conversation: Conversation) -> LocalEngine:
         engine = LocalEngine(ready, conversation)

@@ -145,6 +145,7 @@ def dial_for(connection: Connection, client_id: str) -> Dial:
     Raises:
         ConnectionFileError: the controller is gone for certain, or cannot be reached from this host.
     """
+    from ippmpi.net.compatible import cloudpickle_version
     from ippmpi.net.keys import KeyPair
     from ippmpi.net.link import Dial
 
@@ -167,7 +168,12 @@ def dial_for(connection: Connection, client_id: str) -> Dial:
         tuple(endpoints),
         role="client",
         peer=f"client:{client_id}",
-        about={"user": _user(), "host": socket.gethostname(), "pid": os.getpid()},
+        about={
+            "user": _user(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "cloudpickle": cloudpickle_version(),
+        },
         server_public=connection.server_public,
         keys=KeyPair(connection.public, connection.secret),
     )

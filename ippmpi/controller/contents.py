@@ -15,6 +15,7 @@ import msgspec
 
 from ippmpi.controller.seams import Callback, Speaker
 from ippmpi.errors import ProtocolError
+from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool, SpoolFile
 from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
 
@@ -25,6 +26,9 @@ REPEAT_S = 15.0
 
 LARGEST_CONTENT = 1 << 40
 """Bytes; more is a broken peer."""
+
+MOST_CONTENTS = 100_000
+"""Contents of one task that are transfers; more is a broken peer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +129,7 @@ class Contents:
         self._call_soon = call_soon
         self._call_later = call_later
         self._on_failed = on_failed
+        self._quiet = Quiet(log)
         self._items: dict[int, Item] = {}
         self._offers: dict[str, dict[int, Offer]] = {}
         self._last_key = 0
@@ -146,7 +151,11 @@ class Contents:
         items: list[Item] = []
         if type(message) is Submit:
             if any(c.transfer for c in message.contents):
+                if len(message.contents) > MOST_CONTENTS:
+                    raise ProtocolError(f"task {message.task[:200]}: {len(message.contents)} contents")
                 contents = [self._enter(sender, message.task, c, items) for c in message.contents]
+                if len({item.transfer for item in items}) < len(items):
+                    raise ProtocolError(f"task {message.task[:200]}: one transfer stands for two of its contents")
                 message = msgspec.structs.replace(message, contents=contents)
         elif type(message) is Reply and message.content.transfer:
             item = self._interrupted(sender, message)
@@ -163,9 +172,7 @@ class Contents:
         if not number:
             return content
         if number < 0 or not 0 < content.size <= LARGEST_CONTENT:
-            raise ProtocolError(f"task {task}: transfer {number} of {content.size} bytes")
-        if any(item.transfer == number for item in items):
-            raise ProtocolError(f"task {task}: transfer {number} stands for two of its contents")
+            raise ProtocolError(f"task {task[:200]}: transfer {number} of {content.size} bytes")
         self._last_key += 1
         items.append(Item(self._last_key, task, content.size, sender, number))
         return Content(size=content.size, transfer=self._last_key)
@@ -232,7 +239,9 @@ class Contents:
     def _fail(self, item: Item, why: str) -> None:
         if self._items.get(item.key) is not item:
             return  # it was released, or failed for another reason
-        log.warning("content of task %s from %s (%d bytes) failed: %s", item.task, item.sender.name, item.size, why)
+        self._quiet.warning(
+            "content of task %s from %s (%d bytes) failed: %s", item.task, item.sender.name, item.size, why
+        )
         self._stop(item)
         content = Content(size=item.size, transfer=item.key)
         self._call_soon(lambda: self._on_failed(item.task, content, why))

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from ippmpi.controller.absences import Absences, Patience
 from ippmpi.controller.contents import Contents, Item
 from ippmpi.controller.memory import Memory, trim
-from ippmpi.controller.quiet import Quiet
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
 from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
+from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool
 from ippmpi.wire.messages import Content, Deliver, Farewell, StopEngines
 

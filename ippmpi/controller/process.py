@@ -14,7 +14,7 @@ from ippmpi.config import ControllerSettings
 from ippmpi.connection import make_private_folder
 from ippmpi.controller.absences import Patience
 from ippmpi.controller.address import bind_address, check_free
-from ippmpi.controller.admission import admit
+from ippmpi.controller.admission import admit, here
 from ippmpi.controller.controller import Controller
 from ippmpi.controller.place import Place
 from ippmpi.core.hub import Hub
@@ -81,6 +81,7 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, rea
             on_hello=lambda hello, role: _about(settings, hello, role),
             on_message=controller.on_message,
             on_peer=controller.on_peer,
+            here=here(),
         )
         controller.attach(router)
         try:

@@ -13,7 +13,7 @@ from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
 from ippmpi.core.effects import Effect, Keep, Release, Send
 from ippmpi.core.ending import Ending
-from ippmpi.core.intake import problem
+from ippmpi.core.intake import check, problem
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.limits import Limits
 from ippmpi.core.membership import Membership
@@ -118,6 +118,7 @@ class Hub:
 
     def on_submit(self, peer: Peer, message: m.Submit) -> Iterator[Effect]:
         """Start a new task. One that is known already is not started again."""
+        check(message, self.ledger)
         known = self.ledger.record_of(message.task)
         if known is not None:
             if known.owner != peer:
@@ -144,8 +145,9 @@ class Hub:
         for part in list(task.parts):
             yield from self.ending.fail(task, part, *found)
 
-    def on_reply(self, peer: Peer, message: m.Reply) -> Iterator[Effect]:  # noqa: ARG002 - any agent may bring it
+    def on_reply(self, peer: Peer, message: m.Reply) -> Iterator[Effect]:
         """End one part of a task; a reply that nobody waits for (any more) is dropped."""
+        self._check_speaker(peer, message.engine)
         task = self.ledger.tasks.get(TaskId(message.task))
         place = EngineId(message.engine)
         if task is None or task.parts.get(place) not in HANDED or message.attempt != task.attempt:
@@ -160,12 +162,20 @@ class Hub:
             yield from self.ending.end(task, place, event, message)
         yield from self.scheduler.settle()
 
-    def on_output(self, peer: Peer, message: m.Output) -> Iterator[Effect]:  # noqa: ARG002 - any agent may bring it
+    def _check_speaker(self, peer: Peer, engine: int) -> None:
+        """Raise ProtocolError if *engine* lives behind another agent; what is left of a lost one may come late."""
+        known = self.ledger.engines.get(EngineId(engine))
+        if known is not None and known.agent != peer:
+            raise ProtocolError(f"{peer} speaks for {known}, which is behind {known.agent}")
+
+    def on_output(self, peer: Peer, message: m.Output) -> Iterator[Effect]:
         """Pass on what a task printed."""
+        self._check_speaker(peer, message.engine)
         return self._relay.output(message)
 
-    def on_display(self, peer: Peer, message: m.Display) -> Iterator[Effect]:  # noqa: ARG002 - any agent may bring it
+    def on_display(self, peer: Peer, message: m.Display) -> Iterator[Effect]:
         """Pass on what a task displayed."""
+        self._check_speaker(peer, message.engine)
         return self._relay.display(message)
 
     def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ippmpi.core.ledger import Ledger
+from ippmpi.errors import ProtocolError
 from ippmpi.ids import TaskId
 from ippmpi.wire.messages import Dependency, Placement, Submit
+
+LARGEST_ID = 1 << 31
+
+
+def check(message: Submit, ledger: Ledger) -> None:
+    """Look at what every later text and table about *message* will repeat.
+
+    Raises:
+        ProtocolError: no client of ours would send it.
+    """
+    limits = ledger.limits
+    if not 0 < len(message.task) <= limits.name or not message.task.isprintable():
+        raise ProtocolError(f"a task id of {len(message.task)} characters; {limits.name} may be printed")
+    if len(message.op) > limits.name or len(message.label) > limits.label:
+        raise ProtocolError(
+            f"task {message.task}: op of {len(message.op)} and label of {len(message.label)} characters; "
+            f"at most {limits.name} and {limits.label} are possible"
+        )
+    if max(len(message.targets), len(message.contents)) > limits.targets:
+        raise ProtocolError(
+            f"task {message.task}: {len(message.targets)} targets and {len(message.contents)} contents; "
+            f"at most {limits.targets} are possible"
+        )
+    if any(not 0 <= target < LARGEST_ID for target in message.targets):
+        raise ProtocolError(f"task {message.task}: a target that is no engine id")
 
 
 def problem(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
@@ -15,7 +43,8 @@ def problem(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
     if not targets:
         return "NoEnginesRegistered", "no target engines were named"
     if len(set(message.targets)) < targets:
-        return "ProtocolError", f"a target occurs twice in {message.targets}"
+        twice = next(target for target, count in Counter(message.targets).items() if count > 1)
+        return "ProtocolError", f"target {twice} is named twice"
     if contents not in (1, targets):
         return "ProtocolError", f"{contents} contents for {targets} targets; 1 or {targets} would be right"
     return _problem_limits(message, ledger)
@@ -23,7 +52,7 @@ def problem(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
 
 def _problem_balanced(message: Submit, placement: Placement, ledger: Ledger) -> tuple[str, str] | None:
     if message.targets:
-        return "ProtocolError", f"targets {message.targets} for a balanced task; candidates would be right"
+        return "ProtocolError", f"{len(message.targets)} targets for a balanced task; candidates would be right"
     if len(message.contents) != 1:
         return "ProtocolError", f"{len(message.contents)} contents for a balanced task; 1 would be right"
     for name, dependency in (("after", placement.after), ("follow", placement.follow)):
@@ -55,9 +84,14 @@ def _ran_on_several(task: str, ledger: Ledger) -> bool:
 
 def _problem_limits(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
     limits = ledger.limits
+    if any(content.path for content in message.contents):
+        return "ProtocolError", "a content with a path; inline, or a transfer, would be right"
+    inline = sum(len(content.inline) for content in message.contents)
+    if inline > limits.inline_bytes:  # more could not be passed on in one frame
+        return "ProtocolError", f"{inline} bytes inline; beyond {limits.inline_bytes} a transfer would be right"
     if len(ledger.tasks) >= limits.live_tasks:
         return "TaskAborted", f"the controller holds {limits.live_tasks} tasks that have not ended, and takes no more"
-    size = sum(len(content.inline) for content in message.contents) if message.placement is not None else 0
+    size = inline if message.placement is not None else 0
     if size and ledger.held_bytes + size > limits.held_bytes:
         return "TaskAborted", f"the controller holds {limits.held_bytes} bytes of waiting tasks, and takes no more"
     return None

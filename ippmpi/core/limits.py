@@ -13,6 +13,10 @@ class Limits:
         engines: ranks that may be registered at a time; a registration beyond is a ProtocolError.
         live_tasks: tasks that have not ended; a further one fails at once.
         held_bytes: inline content of balanced tasks that have not ended; a further task fails at once.
+        targets: engines that one task may name; a Submit beyond is a ProtocolError.
+        name: characters of a task's id and of its op; a Submit beyond is a ProtocolError.
+        label: characters of a task's label; a Submit beyond is a ProtocolError.
+        inline_bytes: inline content of one task, all its targets together; a further byte fails it at once.
         kept_tasks: records of ended tasks, for dependencies and ``result_status``; the oldest are dropped.
         kept_worlds: names of worlds without a live rank, for giving back their ids; the oldest are dropped.
         kept_losses: causes of lost engines, for the text of later failures; the oldest are dropped.
@@ -25,6 +29,10 @@ class Limits:
     engines: int = 100_000
     live_tasks: int = 1_000_000
     held_bytes: int = 1 << 30
+    targets: int = 100_000
+    name: int = 200
+    label: int = 10_000
+    inline_bytes: int = 12 << 20
     kept_tasks: int = 50_000
     kept_worlds: int = 1_000
     kept_losses: int = 10_000

@@ -51,7 +51,7 @@ class Membership:
         client = self._ledger.clients.setdefault(peer, Client(peer))
         client.connected = True
         bound = self._ledger.limits.about_text
-        client.about = {key: str(about[key])[:bound] for key in ("user", "host") if key in about}
+        client.about = {key: text[:bound] for key in ("user", "host") if isinstance(text := about.get(key), str)}
         engines = [self._record(engine) for _, engine in sorted(self._ledger.engines.items())]
         yield Send(peer, EnginesChanged(engines, [], []))
 
@@ -87,6 +87,8 @@ class Membership:
             return
         world = ledger.worlds.get(WorldId(message.world)) or World(WorldId(message.world), message.size)
         world.check(message, peer)
+        if message.size > ledger.limits.engines:
+            raise ProtocolError(f"a world of {message.size} ranks; {ledger.limits.engines} engines are the limit")
         here = sum(len(w.engines) for w in ledger.worlds.values())
         if here + sum(record.rank not in world.engines for record in message.engines) > ledger.limits.engines:
             raise ProtocolError(f"{here} engines are registered, {ledger.limits.engines} are the limit")

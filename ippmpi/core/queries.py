@@ -34,7 +34,7 @@ class Queries:
         """Answer *message*, with an error text if it cannot be understood."""
         try:
             value = self._value(message)
-        except (LookupError, msgspec.DecodeError) as error:
+        except (LookupError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Answer(message.request, error=str(error.args[0] if error.args else error))
         return Answer(message.request, msgspec.msgpack.encode(value))
 

@@ -78,10 +78,11 @@ class Options(NamedTuple):
 
 
 class NodePlace(NamedTuple):
-    """Where this node's agent is: its files in ``folder`` start with ``prefix``."""
+    """Where this node's agent is: its files in ``folder`` start with ``prefix``; ``key`` tells it its own engines."""
 
     folder: Path
     prefix: str
+    key: str
 
     @property
     def endpoint(self) -> str:
@@ -115,9 +116,9 @@ class Engine:
         self._ended_because = ""
         self._alone: Timer | None = None
         about = {"world": options.world, "rank": facts.rank, "pid": os.getpid()}
-        dial = Dial((place.endpoint,), "engine", f"engine:{facts.rank}", about)
+        dial = Dial((place.endpoint,), "engine", f"engine:{facts.rank}", about, key=place.key)
         self._link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
-        start = partial(replace_agent, *place, file=options.file, world=options.world)
+        start = partial(replace_agent, place.folder, place.prefix, file=options.file, world=options.world)
         self._successors = Successors(start, self._link.loop.call_later)
 
     def _connect(self) -> None:
@@ -275,8 +276,8 @@ _locks: list[int] = []  # open as long as this process lives
 
 def _prepare(options: Options) -> NodePlace:
     connection = load(options.file, role="engine")
-    place = NodePlace(node_folder(connection.folder_key), host_prefix())
-    lock = ensure_agent(*place, file=options.file, world=options.world)
+    place = NodePlace(node_folder(connection.folder_key), host_prefix(), connection.public)
+    lock = ensure_agent(place.folder, place.prefix, file=options.file, world=options.world)
     if lock is not None:
         _locks.append(lock)
     return place

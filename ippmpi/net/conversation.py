@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from ippmpi.errors import ProtocolError
+from ippmpi.net.quiet import Quiet
 from ippmpi.net.session import OnAck, Session
 from ippmpi.net.transfers import Sink, Source, Transfers
 from ippmpi.wire.frames import decode, encode, encode_link
@@ -26,9 +27,20 @@ log = logging.getLogger(__name__)
 ACK_DELAY_S = 0.05
 """An acknowledgement waits this long for a message to ride with."""
 
+LONGEST_ABOUT = 16 * 1024
+"""Bytes of what a peer says about itself."""
+
 
 class Wire(Protocol):
-    """One open connection."""
+    """One open connection.
+
+    ``on_room``: called when ``full`` is no longer so.
+    """
+
+    on_room: Callable[[], None] | None
+
+    def full(self) -> bool:
+        """Say whether so much waits to leave that chunks should wait where they are."""
 
     def send(self, frame: bytes) -> None:
         """Send one frame."""
@@ -75,6 +87,7 @@ class Conversation:
         self.data: Wire | None = None
         self.heard = time.monotonic()
         self.spoke = self.heard
+        self.quiet = Quiet(log)
         self._on_dirty = on_dirty
         self._dirty = False
 
@@ -159,8 +172,12 @@ class Conversation:
     def _flush_data(self, data: Wire) -> None:
         for grant in self.transfers.take_grants():
             data.send(encode_link(grant))
+        if data.full():
+            return
         for chunk, part in self.transfers.chunks():
             data.send_bulk(encode_link(chunk), part)
+            if data.full():  # the peer reads slowly, or never: its contents stay where they are
+                return
 
     def on_batch(self, batch: Batch) -> list[Delivery]:
         """Take what came on the control wire. A malformed message in it is logged, dropped and acknowledged.
@@ -173,7 +190,7 @@ class Conversation:
             try:
                 deliveries.append(Delivery(self, decode(raw), raw, number))
             except ProtocolError as error:
-                log.warning("dropped a message of %s: %s", self.name, error)
+                self.quiet.warning("dropped a message of %s: %s", self.name, error)
                 self.session.done(number, self.session.epoch)
         self.heard = time.monotonic()
         if self.session.owes_ack or self.session.owes_window or self.session.may_send:
@@ -209,6 +226,7 @@ class Conversation:
     def open_data(self, wire: Wire) -> None:
         """Use *wire* for chunks; ask again for what is missing."""
         self.data = wire
+        wire.on_room = self.touch
         self.transfers.rewind()
         self.transfers.grant_again()
         self.touch()
@@ -232,6 +250,11 @@ def unpack_about(raw: bytes) -> dict[str, object]:
     """Decode what a peer says about itself.
 
     Raises:
-        msgspec.DecodeError: not a msgpack map.
+        ProtocolError: not a msgpack map (or nil), or one that is too long.
     """
-    return msgspec.msgpack.decode(raw, type=dict[str, object])
+    if len(raw) > LONGEST_ABOUT:
+        raise ProtocolError(f"{len(raw)} bytes of 'about'; at most {LONGEST_ABOUT} are allowed")
+    try:
+        return msgspec.msgpack.decode(raw, type=dict[str, object] | None) or {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"an 'about' that is not a map: {error}") from None

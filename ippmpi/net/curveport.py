@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 ROUND = 200  # frames taken before others get their turn
 
+HANDSHAKE_MS = 10_000
+"""How long a TCP connection may take to show a known key."""
+
+MOST_WAITING = 1000
+"""Frames of one peer that wait for this process; then TCP makes the peer wait."""
+
+MOST_PENDING = 20_000
+"""Frames that wait for one peer; then the connection counts as broken. Windows keep an honest one far below."""
+
 
 class Connection(Protocol):
     """What the router makes of a new connection."""
@@ -33,14 +42,22 @@ class Connection(Protocol):
 class RouterWire:
     """One connection of the ROUTER socket."""
 
-    __slots__ = ("_rid", "_socket", "_source", "connection")
+    __slots__ = ("_forget", "_rid", "_socket", "_source", "connection", "on_room")
 
-    def __init__(self, socket: zmq.Socket[bytes], rid: bytes, source: Source) -> None:
-        """Address *rid*; *source* is what the loop knows of the socket."""
+    def __init__(
+        self, socket: zmq.Socket[bytes], rid: bytes, source: Source, forget: Callable[[bytes], object]
+    ) -> None:
+        """Address *rid*; *source* is what the loop knows of the socket; *forget* drops the record of *rid*."""
+        self.on_room: Callable[[], None] | None = None
+        self._forget = forget
         self._socket = socket
         self._source = source
         self._rid = rid
         self.connection: Connection | None = None
+
+    def full(self) -> bool:
+        """Say no: ZeroMQ queues, and what the peer has granted is bounded by its window."""
+        return False
 
     def send(self, frame: bytes) -> None:
         """Send one frame."""
@@ -58,8 +75,10 @@ class RouterWire:
                 self.connection.on_broken(str(error))
         self._source.hint()
 
-    def close(self, linger_s: float = 0.0) -> None:
-        """Do nothing: ZeroMQ closes a connection only with its socket."""
+    def close(self, linger_s: float = 0.0) -> None:  # noqa: ARG002 - what was sent is ZeroMQ's already
+        """Forget it. ZeroMQ itself closes a connection only with its socket; who speaks on is a stranger again."""
+        self._forget(self._rid)
+        self.connection = None
 
 
 class CurvePort:
@@ -79,8 +98,9 @@ class CurvePort:
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1),
-            (zmq.SNDHWM, 0),
-            (zmq.RCVHWM, 0),
+            (zmq.SNDHWM, MOST_PENDING),
+            (zmq.RCVHWM, MOST_WAITING),
+            (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
             (zmq.LINGER, 0),
             (zmq.MAXMSGSIZE, LARGEST_FRAME),
             (zmq.CURVE_SERVER, 1),
@@ -111,16 +131,13 @@ class CurvePort:
                 data = socket.recv(zmq.NOBLOCK, copy=False).buffer
             connection = self._connections.get(rid)
             if connection is None:
-                wire = RouterWire(socket, rid, self._source)
+                wire = RouterWire(socket, rid, self._source, self._forget)
                 role = self._known.get(str(first.get("User-Id")), "nobody")
                 connection = wire.connection = self._connections[rid] = self._on_connect(wire, role)
             connection.on_frame(frame, data)
 
-    def forget(self, connection: Connection) -> None:
-        """Drop the record of a connection that is gone, or was never one of ours."""
-        for rid, known in list(self._connections.items()):
-            if known is connection:
-                del self._connections[rid]
+    def _forget(self, rid: bytes) -> None:
+        self._connections.pop(rid, None)
 
     def close(self, linger_s: float) -> None:
         """Send what is queued for at most *linger_s* seconds, close, end ZeroMQ's context."""

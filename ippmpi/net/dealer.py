@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import zmq
@@ -69,10 +70,15 @@ class Dealer:
             socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
             socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
         self._closed = False
+        self.on_room: Callable[[], None] | None = None
         self._monitor = socket.get_monitor_socket(_BROKEN)
         self._source = watch(loop, socket, self._receive)
         self._events = watch(loop, self._monitor, self._on_event)
         socket.connect(endpoint)
+
+    def full(self) -> bool:
+        """Say no: ZeroMQ queues, and what the peer has granted is bounded by its window."""
+        return False
 
     def send(self, frame: bytes) -> None:
         """Send one frame."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils import z85
 
+from ippmpi.net.quiet import Quiet
+
 log = logging.getLogger(__name__)
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -46,6 +48,7 @@ class Doorman:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], known: Mapping[str, str]) -> None:
         """Listen for ZeroMQ's own I/O threads."""
         self._known = known
+        self._quiet = Quiet(log)
         self.socket = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(_ZAP_ENDPOINT)
@@ -60,6 +63,6 @@ class Doorman:
         if version == b"1.0" and mechanism == b"CURVE" and text in self._known:
             reply = [version, request, b"200", b"OK", text.encode(), b""]
         else:
-            log.warning("refused a connection from %s: unknown key", frames[3].decode(errors="replace"))
+            self._quiet.warning("refused a connection from %s: unknown key", frames[3].decode(errors="replace"))
             reply = [version, request, b"400", b"unknown key", b"", b""]
         self.socket.send_multipart(reply)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import logging
 import os
-import platform
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ippmpi.errors import ProtocolError
+from ippmpi.net.compatible import python
 from ippmpi.net.conversation import ACK_DELAY_S, Conversation, Delivery, Wire, pack_about, unpack_about
 from ippmpi.net.driver import Driver
 from ippmpi.net.loop import Loop, Timer
@@ -49,7 +49,8 @@ class LinkState(enum.Enum):
 class Dial:
     """Where to, and as whom. ``endpoints`` (``unix://path``, ``tcp://host:port``) are tried in turn.
 
-    TCP needs the listener's public key and our own pair.
+    TCP needs the listener's public key and our own pair. ``key`` is the public key that the hello names, if
+    it is not that of ``keys``.
     """
 
     endpoints: tuple[str, ...]
@@ -58,6 +59,12 @@ class Dial:
     about: Mapping[str, object] = field(default_factory=dict)
     server_public: str = ""
     keys: KeyPair | None = None
+    key: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """What ``Hello.key`` says."""
+        return self.key or (self.keys.public if self.keys is not None else "")
 
 
 class _Channel:
@@ -229,8 +236,9 @@ class Link:
             self._token,
             channel,
             self.conversation.session.received,
-            platform.python_version(),
+            python(),
             pack_about(self.dial.about),
+            self.dial.known_as,
         )
 
     # --- news from the channels --------------------------------------------------------------

@@ -19,6 +19,10 @@ from collections.abc import Callable
 
 Callback = Callable[[], None]
 
+LONGEST_SLEEP_S = 3600.0  # a timer may be due in the year 10000; epoll cannot wait that long
+
+READ_BYTES = 64 * 1024
+
 _READ = selectors.EVENT_READ
 _WRITE = selectors.EVENT_WRITE
 
@@ -91,6 +95,7 @@ class Loop:
         self._flushes: list[Callable[[], object]] = []
         self.stopped = False
         self.now = time.monotonic()
+        self.scratch = memoryview(bytearray(READ_BYTES))  # for whoever reads now and copies what is to stay
 
     # --- from any thread ---------------------------------------------------------------------
 
@@ -186,8 +191,13 @@ class Loop:
         hinted = self._hinted[:]
         self._hinted.clear()
         worked = False
-        for source in hinted:
-            worked = source.serve() or worked
+        while hinted:
+            source = hinted.pop(0)
+            try:
+                worked = source.serve() or worked
+            except BaseException:  # those behind it count as asked: without this nobody would ask them again
+                self._hinted[:0] = hinted
+                raise
         return worked
 
     def _fire_timers(self) -> None:
@@ -203,7 +213,7 @@ class Loop:
         """Wait for the next event, and call who is to be called for it."""
         timeout = None
         if self._timers:
-            timeout = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = min(LONGEST_SLEEP_S, max(0.0, self._timers[0][0] - time.monotonic()))
         self._awake = False
         if self._soon:  # came in before _awake was cleared, so nobody wrote to the pipe
             timeout = 0.0

@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ippmpi.errors import ProtocolError, Refused
 from ippmpi.net.conversation import ACK_DELAY_S, Conversation, Delivery, Wire, pack_about, unpack_about
+from ippmpi.net.gate import Gate
+from ippmpi.net.incoming import Connection
 from ippmpi.net.loop import Loop
-from ippmpi.net.stream import Doorstep, Stream
-from ippmpi.wire.frames import decode_link, encode_link
-from ippmpi.wire.messages import PROTOCOL_VERSION, Batch, Chunk, Denied, Grant, Hello, Welcome
+from ippmpi.net.quiet import Quiet
+from ippmpi.net.strangers import Strangers
+from ippmpi.net.stream import LARGEST_FRAME, LARGEST_HELLO, Doorstep, Stream
+from ippmpi.wire.frames import encode_link
+from ippmpi.wire.messages import Denied, Hello, Welcome
 
 if TYPE_CHECKING:
     from ippmpi.net.curveport import CurvePort
@@ -27,54 +29,8 @@ log = logging.getLogger(__name__)
 PING_S = 3.0
 SILENT_S = 8.0  # a live peer speaks at least every 2 * PING_S
 
-
-class Connection:
-    """One accepted connection: a stranger until its Hello, then the control or data wire of a conversation."""
-
-    __slots__ = ("_router", "channel", "conversation", "key_role", "wire")
-
-    def __init__(self, router: Router, key_role: str | None) -> None:
-        """``key_role``: the role its key has; None on the Unix socket, where it may have the one it says."""
-        self._router = router
-        self.key_role = key_role
-        self.wire: Wire | None = None
-        self.conversation: Conversation | None = None
-        self.channel = ""
-
-    def on_frame(self, frame: bytes, data: memoryview) -> None:
-        """Take one frame; a wrong one is logged and dropped."""
-        try:
-            self._take(frame, data)
-        except ProtocolError as error:
-            log.warning("dropped a frame of %s: %s", self, error)
-
-    def on_broken(self, why: str) -> None:
-        """Tell the router that this connection is gone."""
-        log.debug("%s: %s", self, why)
-        self._router.broken(self)
-
-    def _take(self, frame: bytes, data: memoryview) -> None:
-        record = decode_link(frame)
-        conversation = self.conversation
-        if conversation is None:
-            if not isinstance(record, Hello):
-                raise ProtocolError(f"expected a Hello first, got {type(record).__name__}")
-            self._router.hello(self, record)
-            return
-        conversation.heard = time.monotonic()
-        if isinstance(record, Batch) and self.channel == "control":
-            for delivery in conversation.on_batch(record):
-                self._router.on_message(delivery)
-        elif isinstance(record, Grant) and self.channel == "data":
-            conversation.on_grant(record)
-        elif isinstance(record, Chunk) and self.channel == "data":
-            conversation.on_chunk(record, data)
-        else:
-            raise ProtocolError(f"{type(record).__name__} on the {self.channel} connection")
-
-    def __str__(self) -> str:
-        """Say who is at the other end."""
-        return "a stranger" if self.conversation is None else f"{self.conversation.name} ({self.channel})"
+MOST_PEERS = 20_000
+"""Conversations at a time; one more is refused."""
 
 
 class Router:
@@ -96,12 +52,19 @@ class Router:
         on_hello: Callable[[Hello, str], Mapping[str, object]],
         on_message: Callable[[Delivery], None],
         on_peer: Callable[[Conversation, bool], None],
+        here: str = "this side",
     ) -> None:
-        """Listen at *unix* (a path) and *tcp* (``host:port``, port 0 for any); TCP needs *keys*."""
+        """Listen at *unix* (a path) and *tcp* (``host:port``, port 0 for any); TCP needs *keys*.
+
+        With *keys*, peers on the Unix socket must name one of them too. *here* names this side in refusals.
+        """
         self._loop = loop
+        self._here = here
+        self._gate = Gate(here, None if keys is None else keys.known)
+        self.quiet = Quiet(log)
         self._on_hello, self.on_message, self._on_peer = on_hello, on_message, on_peer
         self._wires: dict[tuple[str, str], Connection] = {}  # by name of the conversation, and channel
-        self._strangers: set[Connection] = set()
+        self._strangers = Strangers(loop)
         self._by_token: dict[bytes, Conversation] = {}
         self._by_name: dict[str, Conversation] = {}
         self._tokens: dict[str, bytes] = {}
@@ -141,36 +104,41 @@ class Router:
 
     def _accept(self, sock: socket.socket) -> None:
         connection = Connection(self, None)
-        connection.wire = Stream(self._loop, sock, connection.on_frame, connection.on_broken)
+        connection.wire = stream = Stream(self._loop, sock, connection.on_frame, connection.on_broken)
+        stream.largest = LARGEST_HELLO
         self._strangers.add(connection)
+
+    def turn_away(self, connection: Connection) -> None:
+        """Close the connection of a stranger who made a mistake."""
+        self._strangers.discard(connection)
+        connection.turn_away("it does not speak our language")
 
     # --- hello -------------------------------------------------------------------------------
 
-    def hello(self, connection: Connection, hello: Hello) -> None:
-        """Let the peer in, or tell it why not."""
+    def greet(self, connection: Connection, frame: bytes) -> None:
+        """Take the first frame of a connection: let the peer in, or tell it why not.
+
+        Raises:
+            ProtocolError: it is no Hello that can be right.
+        """
         try:
-            role = self._role(connection, hello)
-            about = self._on_hello(hello, role)
+            hello = self._gate.read(frame)
+            about = self._on_hello(hello, self._gate.role(connection.key_role, hello))
+            self._check_room(hello)
         except Refused as error:
-            log.warning("refused %s: %s", hello.peer, error)
+            self.quiet.warning("refused a peer: %s", error)
             if connection.wire is not None:
                 connection.wire.send(encode_link(Denied(str(error))))
+            self.turn_away(connection)
             return
-        if len(hello.token) != 16 or hello.channel not in ("control", "data"):
-            raise ProtocolError(f"a Hello with a token of {len(hello.token)} bytes for channel {hello.channel!r}")
         if hello.channel == "data":
             self._open_data(connection, hello)
         else:
             self._open_control(connection, hello, about)
 
-    def _role(self, connection: Connection, hello: Hello) -> str:
-        """Return the role that the key has; on the Unix socket (same user only) the role it says."""
-        if hello.version != PROTOCOL_VERSION:
-            raise Refused(f"this side speaks protocol version {PROTOCOL_VERSION}, {hello.peer} speaks {hello.version}")
-        role = connection.key_role
-        if role is not None and role != hello.role:
-            raise Refused(f"the key of {hello.peer} is a key for the role {role!r}, not {hello.role!r}")
-        return hello.role
+    def _check_room(self, hello: Hello) -> None:
+        if len(self._by_name) >= MOST_PEERS and hello.peer not in self._by_name:
+            raise Refused(f"{self._here} speaks to {MOST_PEERS} peers already, {hello.peer} is one too many")
 
     def _open_data(self, connection: Connection, hello: Hello) -> None:
         conversation = self._by_token.get(hello.token)
@@ -185,6 +153,8 @@ class Router:
         known = conversation is not None
         if conversation is None:
             conversation = self._adopt(hello)
+        elif not conversation.session.can_resume(hello.received):
+            raise ProtocolError(f"a Hello of {conversation.name}, to whom {hello.received} messages cannot have come")
         wire = self._take_wire(connection, conversation, "control")
         received = conversation.session.received if known else 0
         wire.send(encode_link(Welcome(known, received, pack_about(about))))
@@ -197,15 +167,14 @@ class Router:
         self._drop_wire(conversation, channel)
         self._strangers.discard(connection)
         connection.conversation, connection.channel = conversation, channel
+        if isinstance(connection.wire, Stream):
+            connection.wire.largest = LARGEST_FRAME
         self._wires[conversation.name, channel] = connection
         return connection.wire
 
     def _adopt(self, hello: Hello) -> Conversation:
         """Return the conversation for a new session: that of the same name goes on, else a new one."""
-        try:
-            about = unpack_about(hello.about)
-        except msgspec.DecodeError as error:
-            raise ProtocolError(f"a Hello whose 'about' is not a map: {error}") from None
+        about = unpack_about(hello.about)
         conversation = self._by_name.get(hello.peer)
         if conversation is None:
             conversation = Conversation(hello.peer, hello.role, self._dirty.append)
@@ -244,8 +213,6 @@ class Router:
             conversation.lose_data()
         if old is not None and old.wire is not None:
             old.wire.close()
-            if self._port is not None:
-                self._port.forget(old)
 
     def _watch(self) -> None:
         """Every few seconds: say that we live, notice who has fallen silent. A Unix socket tells by itself."""
@@ -274,8 +241,12 @@ class Router:
             return
         dirty, self._dirty[:] = list(self._dirty), []
         for conversation in dirty:
-            if conversation.flush():
-                self._late_acks.add(conversation)
+            try:
+                if conversation.flush():
+                    self._late_acks.add(conversation)
+            except Exception:  # a content that cannot be read, say: the others' messages must leave all the same
+                conversation.quiet.warning("cannot send to %s", conversation.name, exc_info=True)
+                self._drop_wire(conversation, "data")
         if self._late_acks and not self._ack_timer:
             self._ack_timer = True
             self._loop.call_later(ACK_DELAY_S, self._send_late_acks)
@@ -312,7 +283,8 @@ class Router:
         self._flush()
         self._send_late_acks()
         self._closed = True
-        for connection in [*self._wires.values(), *self._strangers]:
+        self._strangers.close()
+        for connection in list(self._wires.values()):
             if connection.wire is not None:
                 with contextlib.suppress(OSError):
                     connection.wire.close(linger_s)

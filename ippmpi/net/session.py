@@ -166,6 +166,11 @@ class Session:
 
     # --- after a break -----------------------------------------------------------------------
 
+    def can_resume(self, peer_received: int) -> bool:
+        """Whether that can be true: not less than it has acknowledged, not more than was sent."""
+        sent = self._first_unacked + len(self._unacked) - 1
+        return max(self._first_unacked - 1, self._peer_received) <= peer_received <= sent
+
     def resume(self, peer_received: int) -> None:
         """Go on with the same peer, to whom everything up to *peer_received* has arrived."""
         self._on_received(peer_received)

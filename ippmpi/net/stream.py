@@ -8,6 +8,7 @@ lengths, the record, and for a chunk the bytes that belong to it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -17,13 +18,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ippmpi.net.loop import Loop
+from ippmpi.net.loop import READ_BYTES, Loop
+from ippmpi.net.quiet import Quiet
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 LARGEST_FRAME = 16 * 1024 * 1024
-READ_BYTES = 64 * 1024
+LARGEST_HELLO = 64 * 1024
+"""Bytes of a frame of somebody who has not said hello: a length is believed before its bytes are there."""
+
+FULL_BYTES = 4 * 1024 * 1024
+"""Bytes that wait to leave before chunks of contents wait where they are."""
+
+MOST_PENDING = 64 * 1024 * 1024
+"""Bytes that wait to leave before the connection is dropped: its peer does not read. The session sends again."""
+
+BACKLOG = 1024  # connections that wait to be accepted
+NO_ROOM_S = 0.2
+"""How long nobody is let in after the process has run out of descriptors."""
+
 SOCKET_BYTES = 4 * 1024 * 1024  # asked for; the kernel gives what it allows
 
 _HEAD = struct.Struct("<II")
@@ -34,7 +48,12 @@ OnBroken = Callable[[str], None]
 
 
 class Stream:
-    """One connected socket. ``on_frame(record, data)``; ``on_broken(why)`` once, not after ``close``."""
+    """One connected socket. ``on_frame(record, data)``; ``on_broken(why)`` once, not after ``close``.
+
+    Attributes:
+        largest: bytes that a frame, and what belongs to it, may have.
+        on_room: called when ``full`` is no longer so.
+    """
 
     def __init__(self, loop: Loop, sock: socket.socket, on_frame: OnFrame, on_broken: OnBroken) -> None:
         """Own *sock* and begin to read."""
@@ -45,15 +64,21 @@ class Stream:
         self._sock: socket.socket | None = sock
         self._fd = sock.fileno()
         self._on_frame, self._on_broken = on_frame, on_broken
-        self._buffer = bytearray(READ_BYTES)  # a fresh one per read would cost three system calls
-        self._view = memoryview(self._buffer)
+        self.largest = LARGEST_FRAME
+        self.on_room: Callable[[], None] | None = None
         self._rest = b""
         self._body = bytearray()  # a frame too large for one read, being filled
         self._got = 0
         self._pending: deque[memoryview] = deque()
+        self._pending_bytes = 0
+        self._overflowed = False
         loop.add_reader(self._fd, self._readable)
 
     # --- sending -----------------------------------------------------------------------------
+
+    def full(self) -> bool:
+        """Say whether chunks should wait for ``on_room``."""
+        return self._pending_bytes >= FULL_BYTES
 
     def send(self, frame: bytes) -> None:
         """Send one frame; what the socket does not take now follows when it can."""
@@ -69,7 +94,7 @@ class Stream:
         if sock is None:
             return
         if self._pending:
-            self._pending.extend(memoryview(part) for part in parts)
+            self._queue(parts)
             return
         try:
             sent = sock.sendmsg(parts)
@@ -79,33 +104,51 @@ class Stream:
             why = str(error)  # `error` itself ends with this block
             self._loop.call_soon(lambda: self._break(why))
             return
+        rest: list[bytes | memoryview] = []
         for part in parts:
             if sent >= len(part):
                 sent -= len(part)
             else:
-                self._pending.append(memoryview(part)[sent:])
+                rest.append(memoryview(part)[sent:])
                 sent = 0
-        if self._pending:
+        if rest:
+            self._queue(rest)
             self._loop.add_writer(self._fd, self._writable)
+
+    def _queue(self, parts: list[bytes | memoryview]) -> None:
+        if self._overflowed:
+            return
+        for part in parts:
+            self._pending.append(memoryview(part))
+            self._pending_bytes += len(part)
+        if self._pending_bytes > MOST_PENDING:
+            self._overflowed = True
+            why = f"{self._pending_bytes} bytes wait and the other side does not read"
+            self._loop.call_soon(lambda: self._break(why))
 
     def _writable(self) -> None:
         sock, pending = self._sock, self._pending
         if sock is None:
             return
+        was_full = self.full()
         try:
             while pending:
                 part = pending[0]
                 sent = sock.send(part)
+                self._pending_bytes -= sent
                 if sent < len(part):
                     pending[0] = part[sent:]
                 else:
                     pending.popleft()
         except BlockingIOError:
-            return
+            pass
         except OSError as error:
             self._break(str(error))
             return
-        self._loop.remove_writer(self._fd)
+        if not pending:
+            self._loop.remove_writer(self._fd)
+        if was_full and not self.full() and self.on_room is not None:
+            self.on_room()
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -117,7 +160,8 @@ class Stream:
             if self._body:
                 self._fill(sock)
                 return
-            got = sock.recv_into(self._buffer)
+            scratch = self._loop.scratch  # a fresh buffer per read would cost three system calls
+            got = sock.recv_into(scratch)
         except BlockingIOError:
             return
         except OSError as error:
@@ -126,7 +170,7 @@ class Stream:
         if not got:
             self._break("the other side closed the connection")
             return
-        data = bytes(self._view[:got])
+        data = bytes(scratch[:got])
         self._parse(self._rest + data if self._rest else data)
 
     def _parse(self, data: bytes) -> None:
@@ -134,8 +178,8 @@ class Stream:
         start, end = 0, len(data)
         while end - start >= _HEAD.size:
             frame_size, data_size = _HEAD.unpack_from(data, start)
-            if frame_size > LARGEST_FRAME or data_size > LARGEST_FRAME:
-                self._break(f"a frame of {frame_size} + {data_size} bytes; at most {LARGEST_FRAME} are allowed")
+            if frame_size > self.largest or data_size > self.largest:
+                self._break(f"a frame of {frame_size} + {data_size} bytes; at most {self.largest} are allowed")
                 return
             stop = start + _HEAD.size + frame_size + data_size
             if stop > end:
@@ -187,6 +231,7 @@ class Stream:
                 for part in self._pending:
                     sock.sendall(part)
         self._pending.clear()
+        self._pending_bytes = 0
         sock.close()
 
 
@@ -209,21 +254,31 @@ class Doorstep:
         self._loop = loop
         self._path = path
         self._on_connect = on_connect
+        self._quiet = Quiet(logging.getLogger(__name__))
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISSOCK(Path(path).lstat().st_mode):
                 os.unlink(path)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.bind(path)
         os.chmod(path, 0o600)
-        self._sock.listen(1024)
+        self._sock.listen(BACKLOG)
         self._sock.setblocking(False)
-        loop.add_reader(self._sock.fileno(), self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self) -> None:
         for _ in range(64):
             try:
                 sock, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor is free: those who wait would wake this loop all the time
+                self._quiet.warning("nobody is let in at %s for %.1f s: %s", self._path, NO_ROOM_S, error)
+                self._loop.remove_reader(self._sock.fileno())
+                self._loop.call_later(NO_ROOM_S, self._listen)
                 return
             if peer_uid(sock) not in (None, os.getuid()):
                 sock.close()  # the folder's mode keeps others out; this is the second lock

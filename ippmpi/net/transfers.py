@@ -116,6 +116,9 @@ class Transfers:
                 f"grant of bytes {grant.start} to {grant.limit} of transfer {grant.transfer}, "
                 f"which has {out.source.size}"
             )
+        position = grant.start if grant.start >= 0 else out.position
+        if grant.limit - position > LARGEST_WINDOW:  # all of it would be queued on this side
+            raise ProtocolError(f"a grant of {grant.limit - position} bytes; at most {LARGEST_WINDOW} are allowed")
         if grant.start >= 0:
             out.position = grant.start  # the first grant on this connection
         out.limit = grant.limit

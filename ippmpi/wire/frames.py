@@ -54,5 +54,16 @@ def decode_link(raw: bytes | memoryview) -> LinkRecord:
         raise ProtocolError(f"not a link record: {error} ({_start(raw)})") from None
 
 
+def hello_version(raw: bytes | memoryview) -> int | None:
+    """Return the version of a Hello that may have another version's fields; None if *raw* is no Hello at all."""
+    try:
+        match msgspec.msgpack.decode(raw):
+            case ["hello", int(version), *_]:
+                return version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
+        pass  # no Hello of any version
+    return None
+
+
 def _start(raw: bytes | memoryview) -> str:
     return f"{len(raw)} bytes, starting {bytes(raw[:16]).hex()}"

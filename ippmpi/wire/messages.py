@@ -372,7 +372,9 @@ class Hello(LinkRecord, frozen=True):
     """First message on a connection, from the dialling side.
 
     ``token`` (16 bytes) names the session, ``channel`` is control or data, ``received`` the highest
-    sequence number that arrived, ``peer`` and ``about`` (msgpack) say who speaks.
+    sequence number that arrived, ``peer`` and ``about`` (msgpack) say who speaks. ``key`` is the public
+    key of the connection file: where CURVE has not shown it (a Unix socket), it says which cluster and
+    role the file is of. In every version the tag and ``version`` come first.
     """
 
     version: int
@@ -383,6 +385,7 @@ class Hello(LinkRecord, frozen=True):
     received: int
     python: str = ""
     about: bytes = b"\xc0"
+    key: str = ""
 
 
 class Welcome(LinkRecord, frozen=True):
@@ -394,7 +397,7 @@ class Welcome(LinkRecord, frozen=True):
 
 
 class Denied(LinkRecord, frozen=True):
-    """The listening side refuses; final. ``reason`` names both sides' values."""
+    """The listening side refuses; final. ``reason`` names both sides' values. The same in every version."""
 
     reason: str
 

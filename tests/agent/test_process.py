@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -11,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from ippmpi.wire.messages import (
     Content,
     ContentReady,
     Deliver,
+    Denied,
     EngineLost,
     Message,
     Output,
@@ -44,6 +48,7 @@ from ippmpi.wire.messages import (
     StopEngine,
     StopEngines,
 )
+from net.raw import Raw, a_hello
 
 DATA = os.urandom(3_000_000)
 
@@ -132,9 +137,9 @@ class Controller:
 class Rank:
     """A real process, and in this one the link that its engine would have."""
 
-    def __init__(self, process: Child, folder: Path, rank: int, size: int = 1) -> None:
+    def __init__(self, process: Child, folder: Path, rank: int, size: int = 1, key: str = "") -> None:
         self.process, self.rank, self.got, self.closed = process, rank, [], False
-        dial = Dial((f"unix://{folder / host_prefix()}.agent",), "engine", f"engine:{rank}")
+        dial = Dial((f"unix://{folder / host_prefix()}.agent",), "engine", f"engine:{rank}", key=key)
         self.link = LinkThread(f"engine-{rank}", dial, on_message=self.on_message, on_state=lambda *_: None)
         self.link.start()
         self.send(process.ready(rank, size, size, records=True))
@@ -199,11 +204,11 @@ def start(controller: Controller, tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def ranks(child: StartChild, folder: Path) -> Iterator[Join]:
+def ranks(child: StartChild, folder: Path, controller: Controller) -> Iterator[Join]:
     ranks = []
 
     def join(rank: int = 0, size: int = 1) -> Rank:
-        ranks.append(Rank(child(), folder, rank, size))
+        ranks.append(Rank(child(), folder, rank, size, controller.connection.public))
         return ranks[-1]
 
     yield join
@@ -301,7 +306,35 @@ def test_a_second_agent_leaves_at_once_and_only_engines_are_let_in(
     link.start()
     eventually(lambda: states)
     link.close(0)
-    assert states == [(LinkState.REFUSED, "client:x is a 'client'; only engines speak to an agent")]
+    assert states == [
+        (LinkState.REFUSED, "client:x is a 'client'; only engines, named engine:<rank>, speak to an agent")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"version": 99}, f"on {socket.gethostname()} speaks protocol version 1, engine:0 speaks 99"),
+        ({"python": "3.2.1"}, f"runs Python {platform.python_version()}, engine:0 runs 3.2.1"),
+        ({"key": "k" * 40}, "is not that of engine:0, whose connection file is of another cluster"),
+        ({"peer": "engine:first"}, "only engines, named engine:<rank>"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused_at_once_with_both_sides_named(
+    controller: Controller, start: Start, folder: Path, wrong: dict[str, object], text: str
+) -> None:
+    start()
+    path = folder / f"{host_prefix()}.agent"
+    eventually(path.exists, what="the agent")
+    begin = time.monotonic()
+    fields = {"peer": "engine:0", "role": "engine", "key": controller.connection.public, **wrong}
+    with contextlib.closing(Raw(str(path))) as engine:
+        engine.say(a_hello(**fields))
+        denied = engine.hear()
+    assert isinstance(denied, Denied)
+    assert text in denied.reason
+    assert "the agent of world" in denied.reason or "named engine" in text
+    assert time.monotonic() - begin < 1
 
 
 def test_nonsense_from_an_engine_is_dropped(controller: Controller, start: Start, ranks: Join, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_rank_with_a_new_session_goes_on_as_the_same_one(staff: Staff, child: 
     staff.join(process)
     staff.controller.ack()
     staff.number()
-    again = staff.join(process, name="again")
+    again = staff.join(process, name="engine:0")
     assert again.peer.sent == [Assigned(0)]
     assert again.dones == 1
     assert len(staff.members) == 1
@@ -135,8 +135,10 @@ def test_impossible_ranks_are_refused(staff: Staff, child: StartChild) -> None:
     staff.join(child())
     with pytest.raises(ProtocolError, match="lives"):
         staff.join(child())
-    with pytest.raises(ProtocolError, match="impossible"):
+    with pytest.raises(ProtocolError, match="rank 3 of 2"):
         staff.join(child(), 3, 2)
+    with pytest.raises(ProtocolError, match="engine:7 says it is rank 1"):
+        staff.join(child(), 1, 2, name="engine:7")
     assert len(staff.members) == 1
 
 

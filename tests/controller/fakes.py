@@ -117,6 +117,9 @@ class _Wire:
     def __init__(self, frames: deque[tuple[bytes, bytes]]) -> None:
         self._frames = frames
 
+    def full(self) -> bool:
+        return False
+
     def send(self, frame: bytes) -> None:
         self._frames.append((frame, b""))
 

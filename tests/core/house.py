@@ -10,7 +10,7 @@ from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
 from ippmpi.core.limits import Limits
-from ippmpi.ids import Peer, TaskId
+from ippmpi.ids import EngineId, Peer, TaskId
 from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Answer,
@@ -100,7 +100,9 @@ class House:
     ) -> list[Effect]:
         known = self.hub.ledger.tasks.get(TaskId(task))
         attempt = 0 if known is None else known.attempt
-        return self.handle(agent(), Reply(task, engine, content or Content(), failure, attempt=attempt))
+        sender = self.hub.ledger.engines.get(EngineId(engine))
+        reply = Reply(task, engine, content or Content(), failure, attempt=attempt)
+        return self.handle(sender.agent if sender else agent(), reply)
 
     def fail(self, task: str, engine: int, kind: str = "code") -> list[Effect]:
         return self.reply(task, engine, Failure("Oops", "it broke", kind=kind))

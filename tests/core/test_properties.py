@@ -25,7 +25,7 @@ from ippmpi.core.ledger import AHEAD
 from ippmpi.core.limits import Limits
 from ippmpi.core.task import HANDED
 from ippmpi.errors import ProtocolError
-from ippmpi.ids import Peer, TaskId
+from ippmpi.ids import EngineId, Peer, TaskId
 from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Abort,
@@ -351,6 +351,9 @@ class Life(RuleBasedStateMachine):
     def reply(self, given: tuple[Peer, str, int] | None, failure: Failure | None, large: bool) -> None:
         if given is not None:
             peer, task, engine = given
+            if self.foreign(peer, engine):
+                self.say(peer, Reply(task, engine, Content(), failure), wrong=True)
+                return
             if failure is not None and failure.kind == "UnmetDependency" and engine in self.hub.ledger.engines:
                 self.refused.add((task, self.hub.ledger.engines[engine].pid))
             known = self.hub.ledger.tasks.get(TaskId(task))
@@ -362,7 +365,11 @@ class Life(RuleBasedStateMachine):
         peer = self.pick(self.hub.ledger.agents, who)
         task = self.pick(self.asked, number) or "nobody-1"
         live = self.hub.ledger.tasks.get(TaskId(task))
-        if peer is not None and (live is None or engine not in live.parts):
+        known = self.hub.ledger.engines.get(EngineId(engine))
+        if peer is not None and known is not None and known.agent != peer:
+            with pytest.raises(ProtocolError, match="speaks for engine"):
+                list(self.hub.handle(peer, Reply(task, engine, Content())))
+        elif peer is not None and (live is None or engine not in live.parts):
             content = self.spooled(large)
             assert self.do(self.hub.handle(peer, Reply(task, engine, content))) == ([Release(content)] if large else [])
 
@@ -372,7 +379,12 @@ class Life(RuleBasedStateMachine):
         if given is not None:
             peer, task, engine = given
             message = Display(task, engine, b"1234567890") if picture else Output(task, engine, "stdout", b"hello")
-            self.say(peer, message)
+            self.say(peer, message, wrong=self.foreign(peer, engine))
+
+    def foreign(self, peer: Peer, engine: int) -> bool:
+        """Whether *engine* is behind another agent (by now)."""
+        known = self.hub.ledger.engines.get(EngineId(engine))
+        return known is not None and known.agent != peer
 
     @rule(number=picks, which=picks)
     def upload_fails(self, number: int, which: int) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from core.house import ALICE, agent, small_house
 from ippmpi.core.limits import Limits
-from ippmpi.wire.messages import Display, Output
+from ippmpi.errors import ProtocolError
+from ippmpi.wire.messages import Content, Display, Output, Reply
 
 
 def test_output_and_displays_go_to_the_owner_of_the_task_also_after_its_end() -> None:
@@ -36,3 +39,15 @@ def test_output_beyond_the_limit_is_replaced_by_one_notice() -> None:
     assert b"beyond 10 bytes is not shown" in notice.text
     house.reply(task, 0)
     assert house.handle(agent(), Output(task, 0, "stdout", b"more")) == []
+
+
+def test_an_agent_speaks_for_its_own_engines_only() -> None:
+    house = small_house(1)
+    task = house.submit([0])
+    stranger = agent("h9")
+    house.took(house.hub.connected(stranger, {}))
+    for wrong in (Output(task, 0, "stdout", b"x"), Display(task, 0, b"\x80"), Reply(task, 0, Content())):
+        with pytest.raises(ProtocolError, match="agent:w@h9 speaks for engine 0"):
+            house.handle(stranger, wrong)
+    house.reply(task, 0)
+    assert [reply.failure for reply in house.sent(Reply)] == [None]

@@ -48,6 +48,18 @@ def test_an_acknowledgement_waits_for_the_next_owner_and_for_all_before_it() -> 
     assert a.backlog == 0
 
 
+def test_a_peer_cannot_resume_where_it_cannot_be() -> None:
+    a, b = Session(), Session()
+    for _ in range(3):
+        a.send(b"1")
+    for batch in a.batches():
+        for number, _ in b.take(batch)[:2]:
+            b.done(number, b.epoch)
+    assert [received for received in range(-2, 6) if a.can_resume(received)] == [0, 1, 2, 3]
+    a.take(b.notice())
+    assert [received for received in range(-2, 6) if a.can_resume(received)] == [3]
+
+
 def test_an_urgent_message_overtakes_what_has_not_left() -> None:
     a, b = Session(), Session()
     for _ in range(40):
