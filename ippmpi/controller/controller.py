@@ -27,6 +27,10 @@ FAREWELL_S = 5.0
 """How long a client that said farewell may still take its acknowledgement."""
 
 
+COMINGS = 200
+"""Lines about peers that come and go which are logged per ten seconds."""
+
+
 class Controller:
     """The glue. Everything here belongs to the loop's thread."""
 
@@ -54,6 +58,7 @@ class Controller:
         self._stop_s = patience.stop_s
         self._on_end = on_end
         self._quiet = Quiet(log)
+        self._comings = Quiet(log, COMINGS)
         self._memory = Memory(loop.call_later, trim)
         self._ticked = -math.inf
         self._alarm: Alarm | None = None
@@ -100,7 +105,7 @@ class Controller:
     def on_peer(self, speaker: Speaker, connected: bool) -> None:
         """A peer's connection came or went."""
         peer = Peer(speaker.name)
-        log.info("%s %s", peer, "is connected" if connected else "cannot be reached")
+        self._comings.info("%s %s", peer, "is connected" if connected else "cannot be reached")
         if connected:
             self._absences.back(peer)
             self._do(lambda: self._hub.connected(peer, speaker.about))
@@ -111,7 +116,7 @@ class Controller:
             self._do(lambda: self._hub.disconnected(peer))
 
     def _on_gone(self, name: str, reason: str) -> None:
-        log.warning("%s; it is given up", reason)
+        self._comings.info("%s; it is given up", reason)
         self._do(lambda: self._hub.gone(Peer(name), reason))
         self._forget(name)
 

@@ -28,6 +28,9 @@ LARGEST_FRAME = 16 * 1024 * 1024
 LARGEST_HELLO = 64 * 1024
 """Bytes of a frame of somebody who has not said hello: a length is believed before its bytes are there."""
 
+BELIEVED = 2 * 1024 * 1024
+"""Bytes of memory that a length alone is worth; more comes with the bytes themselves."""
+
 FULL_BYTES = 4 * 1024 * 1024
 """Bytes that wait to leave before chunks of contents wait where they are."""
 
@@ -68,7 +71,7 @@ class Stream:
         self.on_room: Callable[[], None] | None = None
         self._rest = b""
         self._body = bytearray()  # a frame too large for one read, being filled
-        self._got = 0
+        self._got = self._size = 0
         self._pending: deque[memoryview] = deque()
         self._pending_bytes = 0
         self._overflowed = False
@@ -195,7 +198,8 @@ class Stream:
         self._rest = data[start:] if start < end else b""
 
     def _begin_body(self, begin: memoryview, size: int) -> None:
-        self._body = bytearray(size)
+        self._size = size
+        self._body = bytearray(min(size, BELIEVED))
         self._got = len(begin)
         self._body[: self._got] = begin
 
@@ -206,6 +210,9 @@ class Stream:
             return
         self._got += got
         if self._got < len(self._body):
+            return
+        if self._got < self._size:
+            self._body.extend(bytes(min(self._got, self._size - self._got)))
             return
         body, self._body = self._body, bytearray()
         frame_size, _ = _HEAD.unpack_from(body)

@@ -187,7 +187,12 @@ def test_an_unknown_key_does_not_come_in(running: Running) -> None:
 
 
 def test_another_role_is_refused_on_the_socket_too(running: Running) -> None:
-    assert "takes the roles client and agent" in refusal(Caller(running.connection("client"), "engine", "engine:3"))
+    at = running.connection("client")
+    for role, peer in (("engine", "engine:3"), ("agent", "agent:w@here")):
+        text = refusal(Caller(at, role, peer))
+        assert f"the key of {peer} is a key for the role 'client', not {role!r}" in text
+    foreign = refusal(Caller(at, "client", "client:1", keys=KeyPair(*keypair())))
+    assert f"the controller on {socket.gethostname()} does not know the key of client:1" in foreign
 
 
 # --- work ----------------------------------------------------------------------------------------

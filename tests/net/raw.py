@@ -7,6 +7,7 @@ import platform
 import socket
 import struct
 
+from helpers import eventually
 from ippmpi.wire.frames import decode_link, encode_link
 from ippmpi.wire.messages import PROTOCOL_VERSION, Hello, LinkRecord
 
@@ -39,8 +40,15 @@ class Raw:
     def __init__(self, path: str, timeout_s: float = 5.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout_s)
-        self.socket.connect(path)
+        eventually(lambda: self._connected(path), timeout_s, "a place in the queue of those who wait to be accepted")
         self._rest = b""
+
+    def _connected(self, path: str) -> bool:
+        try:
+            self.socket.connect(path)
+        except BlockingIOError:
+            return False
+        return True
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -80,6 +81,27 @@ def test_a_length_that_cannot_be_breaks_the_connection(ends: Ends) -> None:
     ends.far.sendall(b"\xff" * 8)
     ends.turn()
     assert "at most" in ends.broken[0]
+
+
+def test_a_length_alone_takes_little_memory(ends: Ends) -> None:
+    ends.far.sendall((1 << 24).to_bytes(4, "little") + (1 << 24).to_bytes(4, "little") + bytes(1000))
+    ends.turn()
+    assert len(ends.stream._body) <= stream.BELIEVED
+    ends.far.close()
+    ends.turn()
+    assert "closed" in ends.broken[0]
+
+
+def test_a_large_frame_arrives_whole(ends: Ends) -> None:
+    data = bytes(range(256)) * (15 << 12)
+    whole = (3).to_bytes(4, "little") + len(data).to_bytes(4, "little") + b"abc" + data
+    sent = 0
+    ends.far.setblocking(False)
+    while not ends.frames:
+        with contextlib.suppress(BlockingIOError):
+            sent += ends.far.send(whole[sent : sent + (1 << 20)])
+        ends.turn()
+    assert ends.frames == [(b"abc", data)]
 
 
 def test_frames_in_small_pieces_arrive_whole(ends: Ends) -> None:
