@@ -72,6 +72,7 @@ class Agent:
         dial = _dial(connection, world, settings)
         self._here = f"the agent of world {world} on {socket.gethostname()}"
         self._key = connection.public
+        self._refusal = ""
         self._settings = settings
         self._folder = node_folder(connection.folder_key)
         self._prefix = host_prefix()
@@ -99,7 +100,7 @@ class Agent:
 
     def _wire(self, world: str) -> None:
         loop, controller = self.loop, self._link.conversation
-        members = Members()
+        self._members = members = Members()
         contents = Contents(controller)
         outputs = Outputs(loop, controller)
         self._traces = traces = Traces(loop)
@@ -157,7 +158,9 @@ class Agent:
                 self._ranks.register_again()
         elif state is LinkState.REFUSED:
             _log.error("the controller refuses this agent: %s; stopping its engines", text)
-            self._ranks.stop_all()
+            self._refusal = f"the controller refuses this node's agent: {text}"
+            if self._members:  # else the agent stays for a while, to tell those who come
+                self._ranks.stop_all(reason=self._refusal)
         elif self._patience is None:
             self._await_controller()
 
@@ -186,7 +189,14 @@ class Agent:
         if hello.key != self._key:
             raise Refused(f"{self._here} is not that of {hello.peer}, whose connection file is of another cluster")
         check_python(hello, self._here)
+        if self._refusal:
+            raise Refused(self._refusal)
         return {"pid": os.getpid()}
+
+    def _on_engine_ready(self, delivery: Delivery) -> None:
+        self._ranks.on_engine_ready(delivery)
+        if self._refusal:  # it had said hello before the controller's verdict
+            self._ranks.stop_all(reason=self._refusal)
 
     def _on_peer(self, conversation: Conversation, connected: bool) -> None:
         # an engine lives as long as its process does, so this is only worth a line

@@ -144,8 +144,9 @@ class Ranks:
             self._stopper.stop(self._members.with_ids(message.engines), fan)
         fan.close()
 
-    def stop_all(self, fan: FanOut | None = None) -> None:
-        """Ask all to end, also those that have not joined yet; then the agent leaves."""
+    def stop_all(self, fan: FanOut | None = None, reason: str = "") -> None:
+        """Ask all to end, also those that have not joined yet; then the agent leaves. *reason*: of no normal end."""
+        self._stopper.reason = reason
         self._stopper.stop(self._members, fan)
         self._lifetime.close()
 

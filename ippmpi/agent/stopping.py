@@ -27,12 +27,13 @@ class Stopper:
         self._loop = loop
         self._members = members
         self._send_signal = send_signal
+        self.reason = ""  # why, if it is not a normal end
 
     def stop(self, engines: Iterable[LocalEngine], fan: FanOut | None = None) -> None:
         """Ask *engines* to end; *fan* expects their acknowledgements. Asking again does not start the clock again."""
         for engine in engines:
             on_ack = fan.expect(engine) if fan is not None else None
-            engine.conversation.send(StopEngine(), on_ack=on_ack)
+            engine.conversation.send(StopEngine(self.reason), on_ack=on_ack)
             if not engine.told_to_stop:
                 engine.told_to_stop = True
                 self._later(GRACE_S, engine, signal.SIGTERM)

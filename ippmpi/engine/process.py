@@ -111,7 +111,7 @@ class Engine:
             Revoke: requests.on_revoke,
             Assigned: requests.on_assigned,
             ContentReady: requests.on_content_ready,
-            StopEngine: requests.on_stop_engine,
+            StopEngine: self._on_stop_engine,
         }
         self._ended_because = ""
         self._alone: Timer | None = None
@@ -189,6 +189,12 @@ class Engine:
         except Exception:  # a defect of ours; the rest of its batch, and the engine, must not be lost with it
             _log.exception("dropped a message: %s", type(delivery.message).__name__)
             delivery.done()
+
+    def _on_stop_engine(self, delivery: Delivery) -> None:
+        message = delivery.message
+        assert isinstance(message, StopEngine)
+        self._ended_because = message.reason
+        self._requests.on_stop_engine(delivery)
 
     def _answer(self, outcome: Outcome) -> None:
         self._send(outcome.reply, outcome.memory)

@@ -356,9 +356,13 @@ class ContentReady(Message, frozen=True):
 
 
 class StopEngine(Message, frozen=True):
-    """Finish: no more requests come. The engine ends as soon as its main thread is free."""
+    """Finish: no more requests come. The engine ends as soon as its main thread is free.
+
+    ``reason`` is for people, if this is not a normal end; the engine says it with its last words.
+    """
 
     ROUTE: ClassVar[str] = "agent -> engine"
+    reason: str = ""
 
 
 # --- the session layer's own ---------------------------------------------------------------------

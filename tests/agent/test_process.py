@@ -25,7 +25,7 @@ from helpers import alive, eventually
 from ippmpi import connection as files
 from ippmpi.agent.process import endpoints
 from ippmpi.connection import Connection, host_prefix, node_folder_path
-from ippmpi.errors import ConnectionFileError
+from ippmpi.errors import ConnectionFileError, Refused
 from ippmpi.identity import identify
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.net.keys import ServerKeys, keypair
@@ -309,6 +309,33 @@ def test_a_second_agent_leaves_at_once_and_only_engines_are_let_in(
     assert states == [
         (LinkState.REFUSED, "client:x is a 'client'; only engines, named engine:<rank>, speak to an agent")
     ]
+
+
+def test_engines_of_an_agent_that_is_refused_are_told_why(
+    controller: Controller, start: Start, child: StartChild, folder: Path
+) -> None:
+    def refuse(*_: object) -> dict[str, object]:
+        raise Refused("it is too late")
+
+    why = "the controller refuses this node's agent: it is too late"
+    early = Rank(child(), folder, 0, key=controller.connection.public)  # says hello as soon as it can
+    controller.router._on_hello = refuse
+    process = start()
+    path = folder / f"{host_prefix()}.agent"
+    eventually(path.exists, what="the agent")
+
+    def answer() -> str:
+        with contextlib.closing(Raw(str(path))) as late:
+            late.say(a_hello("engine:1", "engine", key=controller.connection.public))
+            denied = late.hear()
+            return denied.reason if isinstance(denied, Denied) else ""
+
+    assert eventually(answer, what="a refusal") == why
+    stopped = [m for m in early.got if isinstance(m, StopEngine)]
+    assert stopped in ([], [StopEngine(why)])  # else it was refused as well
+    early.end()
+    process.terminate()
+    assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize(

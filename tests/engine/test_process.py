@@ -121,6 +121,12 @@ def test_it_stops_when_it_is_told(engine: Any, agent: FakeAgent) -> None:
     assert engine.stderr.read() == ""
 
 
+def test_it_says_why_it_was_stopped(engine: Any, agent: FakeAgent) -> None:
+    agent.say(StopEngine("the controller refuses this node's agent: no"))
+    assert engine.wait(10) == 1
+    assert "the controller refuses this node's agent: no" in engine.stderr.read()
+
+
 def test_it_stops_after_the_task_that_runs(engine: Any, agent: FakeAgent) -> None:
     _start(agent, "c-1", lambda: (time.sleep(0.3), 5)[1])
     agent.apply("c-2", os.getpid)

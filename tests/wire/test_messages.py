@@ -46,7 +46,7 @@ MESSAGES: list[m.Message] = [
     m.EngineReady("w1", 3, 4, 2, 4711, "c1", 99, 7, 8, True, 3, {"a-2": 0}, {"a-1": 1}),
     m.Assigned(3),
     m.ContentReady(3, True),
-    m.StopEngine(),
+    m.StopEngine("the controller refuses it"),
 ]
 
 LINK_RECORDS: list[m.LinkRecord] = [
