@@ -240,7 +240,7 @@ def test_executed_code_is_interrupted_too(engine: Any, agent: FakeAgent) -> None
     with open(f"/proc/{ready.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
         assert pipe.read(3) == b"on\n"
     agent.say(Revoke("c-1", [0], interrupt=True))
-    failure = agent.reply("c-1", 1.0).failure
+    failure = agent.reply("c-1", 5.0).failure  # IPython loads its tracebacks now; the second is kept elsewhere
     assert failure is not None
     assert failure.ename == "KeyboardInterrupt"
     assert engine.poll() is None
@@ -384,7 +384,9 @@ def test_the_first_rank_starts_an_agent_that_is_no_part_of_the_job(node: Node) -
     pid = eventually(agent_of_the_engine)
     try:
         command = Path(f"/proc/{pid}/cmdline")
-        eventually(lambda: b"ippmpi.agent" in command.read_bytes(), what="the agent's own program")  # not yet, after vfork
+        eventually(
+            lambda: b"ippmpi.agent" in command.read_bytes(), what="the agent's own program"
+        )  # not yet, after vfork
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         names = {entry.partition(b"=")[0].decode() for entry in variables}
         assert not names & {*(environment.keys() - {"SLURM_JOB_ID"}), "IPPMPI_PARENT"}
