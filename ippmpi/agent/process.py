@@ -182,6 +182,8 @@ class Agent:
         self._ranks.on_engine_ready(delivery)
         if self._rejoining is not None:
             self._rejoining.joined()
+        if self._refusal:  # it had said hello before the controller's verdict
+            self._ranks.stop_all(reason=self._refusal)
 
     def _on_hello(self, hello: Hello, role: str) -> Mapping[str, object]:
         if role != "engine" or not re.fullmatch(r"engine:[0-9]{1,9}", hello.peer):
@@ -192,11 +194,6 @@ class Agent:
         if self._refusal:
             raise Refused(self._refusal)
         return {"pid": os.getpid()}
-
-    def _on_engine_ready(self, delivery: Delivery) -> None:
-        self._ranks.on_engine_ready(delivery)
-        if self._refusal:  # it had said hello before the controller's verdict
-            self._ranks.stop_all(reason=self._refusal)
 
     def _on_peer(self, conversation: Conversation, connected: bool) -> None:
         # an engine lives as long as its process does, so this is only worth a line

@@ -87,11 +87,7 @@ class Membership:
             return
         world = ledger.worlds.get(WorldId(message.world)) or World(WorldId(message.world), message.size)
         world.check(message, peer)
-        if message.size > ledger.limits.engines:
-            raise ProtocolError(f"a world of {message.size} ranks; {ledger.limits.engines} engines are the limit")
-        here = sum(len(w.engines) for w in ledger.worlds.values())
-        if here + sum(record.rank not in world.engines for record in message.engines) > ledger.limits.engines:
-            raise ProtocolError(f"{here} engines are registered, {ledger.limits.engines} are the limit")
+        self._check_limit(world, message)
         yield from self._lose([Loss(engine, SUPERSEDED) for engine in world.superseded(message)])
         if not world.engines:
             world.size = message.size
@@ -109,6 +105,14 @@ class Membership:
             mine = ledger.agents[peer].engines.values()
             gone = [engine for engine in mine if engine.world == world.id and engine not in attached]
             yield from self._lose([Loss(engine, UNSEEN) for engine in gone])
+
+    def _check_limit(self, world: World, message: RegisterEngines) -> None:
+        limit = self._ledger.limits.engines
+        if message.size > limit:
+            raise ProtocolError(f"a world of {message.size} ranks; {limit} engines are the limit")
+        here = sum(len(w.engines) for w in self._ledger.worlds.values())
+        if here + sum(record.rank not in world.engines for record in message.engines) > limit:
+            raise ProtocolError(f"{here} engines are registered, {limit} are the limit")
 
     def _attach(self, peer: Peer, world: World, record: EngineRecord) -> Engine:
         engine = world.engines.get(record.rank)
