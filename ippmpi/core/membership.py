@@ -16,8 +16,8 @@ from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId, Peer, WorldId
 from ippmpi.wire.messages import EngineLost, EngineRecord, EnginesChanged, Registered, RegisterEngines
 
-UNSEEN = "its process ended while its node had no agent"
-"""The reason for an engine that was gone when a new agent took the place of one that had died."""
+UNSEEN = "it did not come back when its node got a new agent (its process has ended, or holds the GIL)"
+"""The reason for an engine that did not join the agent that took the place of one that had died."""
 
 SUPERSEDED = "its process ended; another one has its rank"
 """The reason for an engine whose rank was started again before its end was told."""

@@ -35,3 +35,9 @@ def test_exit_records_are_read_and_nonsense_is_refused() -> None:
     for nonsense in ("", "exit", "exit x", "gone 3"):
         with pytest.raises(ValueError, match=r"."):
             parse(nonsense)
+
+
+def test_no_record_of_a_parent_that_writes_one_means_that_both_were_killed() -> None:
+    assert "mpiexec" in describe(Ending(), expected=False, recorder=True)
+    assert describe(Ending(), expected=True, recorder=True) == "stopped"
+    assert describe(Ending(), expected=False, recorder=True, out_of_memory=True).startswith("out of memory")

@@ -288,7 +288,7 @@ def test_a_killed_rank_is_reported_within_two_seconds(controller: Controller, st
     controller.send(Deliver([0], signal.SIGKILL))
     rank.process.process.wait(5)
     lost = eventually(lambda: controller.of(EngineLost), 1.9)  # no parent writes a record here
-    assert lost[0].cause.startswith("process vanished")
+    assert lost[0].cause.startswith("killed together with its parent")
 
 
 def test_a_second_agent_leaves_at_once_and_only_engines_are_let_in(
