@@ -98,7 +98,7 @@ class Controller:
     def _drop(self, mail: Mail, items: list[Item], error: Exception) -> None:
         known = isinstance(error, ProtocolError)
         text = "dropped a %s of %s: %s"
-        self._quiet.warning(text, type(mail.message).__name__, mail.peer.name, error, exc_info=not known)
+        mail.peer.quiet.warning(text, type(mail.message).__name__, mail.peer.name, error, exc_info=not known)
         self._contents.refuse(items)
         mail.done()
 

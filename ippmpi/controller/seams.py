@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ippmpi.core.effects import Effect, Keep
 from ippmpi.ids import Peer, TaskId
+from ippmpi.net.quiet import Quiet
 from ippmpi.net.transfers import Sink, Source
 from ippmpi.wire.messages import Content, Message
 
@@ -19,6 +20,10 @@ class Speaker(Protocol):
     @property
     def name(self) -> str:
         """Return the peer's name."""
+
+    @property
+    def quiet(self) -> Quiet:
+        """Return where to log this peer's mistakes."""
 
     @property
     def role(self) -> str:
