@@ -239,6 +239,7 @@ class Stream:
                     sock.sendall(part)
         self._pending.clear()
         self._pending_bytes = 0
+        self._body, self._rest = bytearray(), b""  # this object may live on until the collector finds its cycle
         sock.close()
 
 
