@@ -65,6 +65,7 @@ class Requests:
         self.engines = Engines()
         self.pending: dict[str, Pending] = {}
         self.problem: Exception | None = None
+        self.latest: str | None = None
         self._client_id = client_id
         self._tasks = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -109,6 +110,7 @@ class Requests:
     def _submit(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
         self._check_open()
         self.pending[message.task] = pending
+        self.latest = message.task
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
             self.transport.call_soon(lambda: self.transport.send(ready))
@@ -225,7 +227,7 @@ class Requests:
         pending = self.pending.get(message.task)
         index = None if pending is None else pending.index(message.engine)
         content = message.content
-        if pending is None or index is None:
+        if pending is None or index is None or pending.collector.parts[index].done:
             if content.transfer:
                 self.transport.reject(content.transfer)
             incoming.done()

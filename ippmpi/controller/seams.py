@@ -8,6 +8,7 @@ from typing import Protocol
 from ippmpi.core.effects import Effect, Keep
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.transfers import Sink, Source
+from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.messages import Content, Message
 
 Callback = Callable[[], None]
@@ -87,6 +88,9 @@ class Records(Protocol):
 
     def keep(self, record: Keep, done: Callback) -> None:
         """Write a record, then call *done* on the loop's thread."""
+
+    def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
+        """Read what was kept before this call, then call *found* on the loop's thread."""
 
 
 class Mail(Protocol):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, StoreLimits
-from ippmpi.wire.messages import Failure, Reply, Submit
+from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection, StoreLimits
+from ippmpi.wire.messages import Display, Failure, Output, Reply, Submit
 
 SCHEMA_VERSION = 1
 
@@ -29,11 +29,21 @@ CREATE TABLE IF NOT EXISTS replies (
     started REAL NOT NULL, completed REAL NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS replies_task ON replies (task, engine);
+CREATE TABLE IF NOT EXISTS outputs (
+    task TEXT NOT NULL, engine INTEGER NOT NULL, stream TEXT NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outputs_task ON outputs (task);
 """
+
+DISPLAY = ""
+"""The name in ``outputs.stream`` of what is no stream."""
 
 ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?)"
 
 ADD_REPLY = """INSERT OR REPLACE INTO replies SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
+
+ADD_OUTPUT = """INSERT INTO outputs SELECT ?1, ?2, ?3, ?4
 WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
 
 CLOSE_REQUEST = """UPDATE requests SET size = size + ?2, finished = coalesce(finished,
@@ -44,6 +54,9 @@ ON CONFLICT (task) DO UPDATE SET lost = 1, finished = coalesce(finished, ?3)"""
 
 LIST = """SELECT task, client, op, label, targets, submitted, finished, lost,
 EXISTS (SELECT 1 FROM replies r WHERE r.task = q.task AND failure IS NOT NULL) FROM requests q"""
+
+Kept = Submit | Reply | Output | Display
+"""What can be written."""
 
 ROW_BYTES = 200
 """What a row costs besides its texts and blobs, for the limit on bytes."""
@@ -76,17 +89,20 @@ class Database:
         self._count = self._bytes = 0
         self._recount()
 
-    def write(self, records: Iterable[tuple[float, Submit | Reply]], lost: Iterable[str] = ()) -> None:
+    def write(self, records: Iterable[tuple[float, Kept]], lost: Iterable[str] = ()) -> None:
         """Write all *records* (each with its time) and mark the tasks in *lost*, in one transaction.
 
         Raises:
             sqlite3.Error: nothing was written.
         """
+        records = list(records)
         requests, replies, closed, added = _rows(records)
+        outputs = _output_rows(records, closed)
         marks = [(task, client_of(task), time.time(), ROW_BYTES) for task in lost]
         with self._transaction() as db:
             db.executemany(ADD_REQUEST, requests)
             db.executemany(ADD_REPLY, replies)
+            db.executemany(ADD_OUTPUT, outputs)
             db.executemany(CLOSE_REQUEST, [(task, size, time.time()) for task, size in closed.items()])
             db.executemany(MARK_LOST, marks)
         self._count += len(requests) + len(marks)
@@ -140,9 +156,17 @@ class Database:
         if chosen:
             with self._transaction() as db:
                 db.executemany("DELETE FROM replies WHERE task = ?", chosen)
+                db.executemany("DELETE FROM outputs WHERE task = ?", chosen)
                 db.executemany("DELETE FROM requests WHERE task = ?", chosen)
             self._count, self._bytes = count, total
         return len(chosen)
+
+    def select(self, selection: Selection, *, whole: bool) -> list[RequestRecord]:
+        """Return the requests that *selection* wants; with *whole*, those it names, with replies and output."""
+        if whole:
+            found = [read_request(self._db, task) for task in selection.tasks or ()]
+            return [record for record in found if record is not None]
+        return select_requests(self._db, selection)
 
     def close(self) -> None:
         """Fold the log into the file and close it."""
@@ -163,7 +187,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _rows(
-    records: Iterable[tuple[float, Submit | Reply]],
+    records: Iterable[tuple[float, Kept]],
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], dict[str, int], int]:
     """Return the rows of requests and of replies, the bytes by which each request grows, and those of new ones."""
     to_json = msgspec.json.encode
@@ -188,6 +212,21 @@ def _rows(
     return requests, replies, closed, added
 
 
+def _output_rows(records: Iterable[tuple[float, Kept]], closed: dict[str, int]) -> list[tuple[object, ...]]:
+    """Return the rows of what tasks printed and displayed; add their bytes to *closed*."""
+    rows: list[tuple[object, ...]] = []
+    for _, m in records:
+        if type(m) is Output:
+            stream, data = m.stream, m.text
+        elif type(m) is Display:
+            stream, data = DISPLAY, m.data
+        else:
+            continue
+        rows.append((m.task, m.engine, stream, data))
+        closed[m.task] = closed.get(m.task, 0) + len(data) + ROW_BYTES
+    return rows
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -203,7 +242,37 @@ def read_request(db: sqlite3.Connection, task: str) -> RequestRecord | None:
     if row is None:
         return None
     query = "SELECT engine, failure, content, size, started, completed FROM replies WHERE task = ? ORDER BY engine"
-    return replace(_request(row), replies=tuple(_reply(r) for r in db.execute(query, (task,))))
+    replies = tuple(_reply(r) for r in db.execute(query, (task,)))
+    query = "SELECT engine, stream, data FROM outputs WHERE task = ? ORDER BY rowid"
+    return replace(_request(row), replies=replies, outputs=tuple(_output(task, *r) for r in db.execute(query, (task,))))
+
+
+def select_requests(db: sqlite3.Connection, selection: Selection) -> list[RequestRecord]:
+    """Return the youngest requests that *selection* wants, in the order of their arrival, without their replies.
+
+    ``engines`` is filled in.
+    """
+    found: list[RequestRecord] = []
+    if selection.tasks is not None:
+        records = (record for task in selection.tasks if (record := read_request(db, task)) is not None)
+    else:
+        records = (_request(row) for row in db.execute(f"{LIST} ORDER BY submitted DESC, rowid DESC"))
+    for record in records:
+        if len(found) >= selection.limit:
+            break
+        if selection.wants(record):
+            found.append(record)
+    if selection.tasks is None:
+        found.reverse()
+    return [replace(r, engines=r.targets or _engines(db, r.task), replies=(), outputs=()) for r in found]
+
+
+def _engines(db: sqlite3.Connection, task: str) -> list[int]:
+    return [row[0] for row in db.execute("SELECT engine FROM replies WHERE task = ? AND engine >= 0", (task,))]
+
+
+def _output(task: str, engine: int, stream: str, data: bytes) -> Output | Display:
+    return Display(task, engine, data) if stream == DISPLAY else Output(task, engine, stream, data)
 
 
 def _request(row: Sequence[object]) -> RequestRecord:

@@ -20,11 +20,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ippmpi.core.effects import Keep
 from ippmpi.store import database
-from ippmpi.store.records import RequestRecord, StoreLimits
-from ippmpi.wire.messages import Reply, Submit
+from ippmpi.store.records import RequestRecord, Selection, StoreLimits
+from ippmpi.wire.messages import Display, Output, Reply, Submit
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,15 @@ DROP_EVERY_S = 0.5
 LOST_REMEMBERED = 10_000
 CLOSE_TIMEOUT_S = 30.0
 
-_Entry = tuple[float, Submit | Reply, Callback]
+_Entry = tuple[float, database.Kept, Callback]
+
+
+class _Question(NamedTuple):
+    """Something to be read once all that was queued before it is written; *hand_over* goes to the loop's thread."""
+
+    selection: Selection
+    whole: bool
+    hand_over: Callable[[list[RequestRecord]], None]
 
 
 class Store:
@@ -56,9 +65,10 @@ class Store:
         self._call_soon = call_soon
         self._limits = limits or StoreLimits()
         self._database = database.Database(path, self._limits)
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Entry | _Question | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._lost: dict[str, None] = {}
+        self._question: _Question | None = None
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
         self._writable = True
@@ -66,11 +76,19 @@ class Store:
         self._thread.start()
 
     def keep(self, record: Keep, done: Callback) -> None:
-        """Write the request or end in *record*; *done* is called on the loop's thread once that is so (or lost)."""
+        """Write what is in *record*; *done* is called on the loop's thread once that is so (or lost)."""
         message = record.message
-        if not isinstance(message, Submit | Reply):
-            raise TypeError(f"the store keeps Submit and Reply, not {type(message).__name__}")
+        if not isinstance(message, Submit | Reply | Output | Display):
+            raise TypeError(f"the store keeps Submit, Reply, Output and Display, not {type(message).__name__}")
         self._queue.put((time.time(), message, done))
+
+    def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
+        """Hand the requests that *selection* wants to *found*, on the loop's thread.
+
+        All that was kept before this call is among them, nothing that is kept after it. With *whole* each comes with
+        its replies and its output. If the store cannot be read, that is logged and there are none.
+        """
+        self._queue.put(_Question(selection, whole, found))
 
     def load(self) -> list[RequestRecord]:
         """Return all requests that are written, in the order of their arrival, without their replies."""
@@ -108,20 +126,31 @@ class Store:
         if entries:
             self._write(entries)
             self._call_soon(functools.partial(_call_all, [entry[2] for entry in entries]))
+        question, self._question = self._question, None
+        if question is not None:
+            self._call_soon(functools.partial(question.hand_over, self._look_up(question)))
         return more
 
+    def _look_up(self, question: _Question) -> list[RequestRecord]:
+        try:
+            return self._database.select(question.selection, whole=question.whole)
+        except sqlite3.Error as error:
+            log.error("cannot read the store %s: %s", self._path, error)
+            return []
+
     def _gather(self) -> tuple[list[_Entry], bool]:
-        """Wait for records; return them, and whether there may be more."""
-        first = self._queue.get()
-        if first is None:
-            return [], False
-        self._closing.wait(GATHER_S)
-        entries = [first]
+        """Wait for records; return them, and whether there may be more. A question ends the gathering."""
+        entries: list[_Entry] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                entry = self._queue.get_nowait()
+                entry = self._queue.get_nowait() if entries else self._queue.get()
                 if entry is None:
                     return entries, False
+                if isinstance(entry, _Question):
+                    self._question = entry
+                    return entries, True
+                if not entries:
+                    self._closing.wait(GATHER_S)
                 entries.append(entry)
         return entries, True
 
