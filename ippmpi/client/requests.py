@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -45,12 +46,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pending:
-    """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``."""
+    """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``.
+
+    ``heard``: how much output of each engine came. ``skip``: how much will come again and is dropped.
+    """
 
     collector: Collector
     first: int
     indices: dict[int, int] | None
     left: int
+    heard: Counter[int] = field(default_factory=Counter)
+    skip: Counter[int] = field(default_factory=Counter)
+
+    def again(self, engine: int) -> bool:
+        """Count output of *engine*; say whether it came before."""
+        if self.skip[engine] > 0:
+            self.skip[engine] -= 1
+            return True
+        self.heard[engine] += 1
+        return False
 
     def index(self, engine: int) -> int | None:
         """Return which part *engine* answers for; None if it has no part in this task."""
@@ -66,6 +80,7 @@ class Requests:
         self.pending: dict[str, Pending] = {}
         self.problem: Exception | None = None
         self.latest: str | None = None
+        self.on_new_life: Callable[[], None] | None = None
         self._client_id = client_id
         self._tasks = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -175,6 +190,8 @@ class Requests:
 
     def connected(self, *, fresh: bool) -> None:
         """The link is open (again); if *fresh*, the next news of engines is the whole list."""
+        if fresh and not self._fresh and self.on_new_life is not None:
+            self.on_new_life()  # another controller: it knows nothing of who follows what
         self._fresh = self._fresh or fresh
 
     def broken(self, problem: Exception) -> None:
@@ -210,7 +227,7 @@ class Requests:
         """Keep what a task printed."""
         pending = self.pending.get(message.task)
         index = None if pending is None else pending.index(message.engine)
-        if pending is not None and index is not None:
+        if pending is not None and index is not None and not pending.again(message.engine):
             pending.collector.printed(index, message.stream, message.text)
         incoming.done()
 
@@ -218,7 +235,7 @@ class Requests:
         """Keep what a task displayed."""
         pending = self.pending.get(message.task)
         index = None if pending is None else pending.index(message.engine)
-        if pending is not None and index is not None:
+        if pending is not None and index is not None and not pending.again(message.engine):
             pending.collector.displayed(index, msgspec.msgpack.decode(message.data, type=dict[str, Any]))
         incoming.done()
 

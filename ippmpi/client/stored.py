@@ -54,6 +54,8 @@ class Stored:
         self._id = client_id
         self._requests = requests
         self._lock = threading.Lock()
+        self._followed: dict[str, Pending] = {}
+        requests.on_new_life = self._follow_again
 
     def results(
         self,
@@ -126,17 +128,30 @@ class Stored:
             fetched = {r.task: _pending(r) for r in found if r.task not in here}
             pending.update(fetched)
             waited = {name: here.get(name) or fetched[name] for name in names}
-        fresh = list(fetched)
-        for start in range(0, len(fresh), AT_ONCE):
-            some = fresh[start : start + AT_ONCE]
-            question = msgspec.msgpack.encode(some)
-            answer = self._requests.ask(partial(_fetch, question))
-            answer.add_done_callback(partial(self._fetched, {name: fetched[name] for name in some}))
+        self._follow(fetched)
         return [(p.collector, _indices(p)) for p in waited.values()]
+
+    def _follow(self, fetched: dict[str, Pending]) -> None:
+        """Have all that is stored of these tasks sent, and what still comes."""
+        self._followed.update(fetched)
+        names = list(fetched)
+        for start in range(0, len(names), AT_ONCE):
+            some = {name: fetched[name] for name in names[start : start + AT_ONCE]}
+            answer = self._requests.ask(partial(_fetch, msgspec.msgpack.encode(list(some))))
+            answer.add_done_callback(partial(self._fetched, some))
+
+    def _follow_again(self) -> None:  # I/O thread
+        """Another controller has taken over: ask it for what has not ended; output that came already is dropped."""
+        self._followed = {name: pending for name, pending in self._followed.items() if pending.left}
+        for pending in self._followed.values():
+            pending.skip = pending.heard.copy()
+        self._follow(self._followed)
 
     def _fetched(self, fetched: dict[str, Pending], answer: Any) -> None:  # I/O thread
         """End what the controller does not know any more, or would not send."""
         problem = answer.exception()
+        for pending in fetched.values():
+            pending.skip.clear()  # the replay is through
         for name in fetched if problem is not None else answer.result():
             pending = fetched[name]
             self._requests.pending.pop(name, None)
