@@ -55,6 +55,7 @@ class Stored:
         self._requests = requests
         self._lock = threading.Lock()
         self._followed: dict[str, Pending] = {}
+        self._life = 0
         requests.on_new_life = self._follow_again
 
     def results(
@@ -138,17 +139,20 @@ class Stored:
         for start in range(0, len(names), AT_ONCE):
             some = {name: fetched[name] for name in names[start : start + AT_ONCE]}
             answer = self._requests.ask(partial(_fetch, msgspec.msgpack.encode(list(some))))
-            answer.add_done_callback(partial(self._fetched, some))
+            answer.add_done_callback(partial(self._fetched, some, self._life))
 
     def _follow_again(self) -> None:  # I/O thread
         """Another controller has taken over: ask it for what has not ended; output that came already is dropped."""
+        self._life += 1
         self._followed = {name: pending for name, pending in self._followed.items() if pending.left}
         for pending in self._followed.values():
             pending.skip = pending.heard.copy()
         self._follow(self._followed)
 
-    def _fetched(self, fetched: dict[str, Pending], answer: Any) -> None:  # I/O thread
+    def _fetched(self, fetched: dict[str, Pending], life: int, answer: Any) -> None:  # I/O thread
         """End what the controller does not know any more, or would not send."""
+        if life != self._life:
+            return  # it was asked again
         problem = answer.exception()
         for pending in fetched.values():
             pending.skip.clear()  # the replay is through

@@ -13,7 +13,7 @@ import msgspec
 
 from ippmpi.controller.contents import Contents
 from ippmpi.controller.seams import Callback, Records, Speaker
-from ippmpi.core.effects import Look, Replay
+from ippmpi.core.effects import Look, Retell
 from ippmpi.ids import Peer
 from ippmpi.store.records import ReplyRecord, RequestRecord, Selection
 from ippmpi.wire.messages import Answer, Content, Failure, Message, Reply
@@ -59,14 +59,14 @@ class Archive:
 
     # --- replays -----------------------------------------------------------------------------
 
-    def replay(self, effect: Replay) -> None:
+    def replay(self, effect: Retell) -> None:
         """Send what is stored of some tasks, then what has come meanwhile, then the answer."""
         for task in effect.tasks:
             self._waiting.setdefault((effect.peer, task), [])
         selection = Selection(len(effect.tasks), effect.tasks)
         self._records.select(selection, lambda records: self._found(effect, records), whole=True)
 
-    def _found(self, effect: Replay, records: list[RequestRecord]) -> None:
+    def _found(self, effect: Retell, records: list[RequestRecord]) -> None:
         speaker = self._speaker_of(effect.peer)
         known = {record.task: record for record in records}
         for task in effect.tasks:

@@ -16,7 +16,7 @@ from ippmpi.controller.contents import Contents, Item
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.quiet import Quiet
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
-from ippmpi.core.effects import Effect, Keep, Look, Release, Replay, Send, Shelve, Stop
+from ippmpi.core.effects import Effect, Keep, Look, Release, Retell, Send, Shelve, Stop
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
 from ippmpi.store.spool import Spool
@@ -157,7 +157,7 @@ class Controller:
             self._contents.shelve(effect.content)
         elif type(effect) is Look:
             self._archive.look(effect)
-        elif type(effect) is Replay:
+        elif type(effect) is Retell:
             self._archive.replay(effect)
         elif type(effect) is Stop:
             self.stop(effect.reason)

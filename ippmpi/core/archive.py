@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ippmpi.core.effects import Effect, Look, Replay, Send, Wanted
+from ippmpi.core.effects import Effect, Look, Retell, Send, Wanted
 from ippmpi.core.ledger import Ledger
 from ippmpi.ids import Peer, TaskId
 from ippmpi.wire.messages import Answer, Query
@@ -44,7 +44,7 @@ class Archive:
         live = frozenset(task for task in tasks if task in self._ledger.tasks)
         for task in live:
             self._ledger.follow(peer, task)
-        return Replay(peer, message.request, tasks, live)
+        return Retell(peer, message.request, tasks, live)
 
 
 def _bounded(wanted: Wanted) -> Wanted:

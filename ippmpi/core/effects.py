@@ -67,7 +67,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class Retell:
     """Send *peer* all that is stored of *tasks* (replies and output), then answer its question *request*.
 
     What is sent to it about one of them meanwhile waits until that is through, so everything comes once and in order.
@@ -87,4 +87,4 @@ class Stop:
     reason: str
 
 
-Effect = Send | Keep | Release | Shelve | Look | Replay | Stop
+Effect = Send | Keep | Release | Shelve | Look | Retell | Stop

@@ -10,7 +10,7 @@ import pytest
 
 from controller.fakes import Pair
 from controller.test_controller import AGENT, BIG, CLIENT, TASK, Scene
-from ippmpi.core.effects import Effect, Keep, Look, Replay, Send, Shelve, Wanted
+from ippmpi.core.effects import Effect, Keep, Look, Retell, Send, Shelve, Wanted
 from ippmpi.ids import Peer, TaskId
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection
 from ippmpi.wire.messages import Answer, Content, Failure, Message, Output, Query, Reply
@@ -36,7 +36,7 @@ class Stage(Scene):
 
     def fetch(self, *live: str) -> None:
         tasks = frozenset(map(TaskId, live))
-        self.on(Query, lambda peer, m: [Replay(peer, m.request, (TASK,), tasks)])
+        self.on(Query, lambda peer, m: [Retell(peer, m.request, (TASK,), tasks)])
         self.other.say(FETCH)
         self.pump()
 

@@ -4,7 +4,7 @@ import msgspec
 
 from core.house import ALICE, BOB, House, agent, small_house
 from ippmpi.core.archive import MOST_LISTED, MOST_REPLAYED
-from ippmpi.core.effects import Effect, Keep, Look, Replay, Send, Shelve, Wanted
+from ippmpi.core.effects import Effect, Keep, Look, Retell, Send, Shelve, Wanted
 from ippmpi.wire.messages import Answer, Content, Output, Query, Reply
 
 
@@ -24,14 +24,14 @@ def test_who_fetches_a_task_that_ended_gets_what_is_stored() -> None:
     house = small_house(1)
     task = house.submit([0])
     house.reply(task, 0)
-    assert ask(house, "fetch", [task, "x-1", task]) == [Replay(BOB, 5, (task, "x-1"), frozenset())]
+    assert ask(house, "fetch", [task, "x-1", task]) == [Retell(BOB, 5, (task, "x-1"), frozenset())]
     assert not house.hub.ledger.followers
 
 
 def test_who_fetches_a_task_that_runs_hears_all_that_its_owner_hears_until_it_ends() -> None:
     house = small_house(1)
     task, other = house.submit([0]), house.submit([0])
-    assert ask(house, "fetch", [task]) == [Replay(BOB, 5, (task,), frozenset({task}))]
+    assert ask(house, "fetch", [task]) == [Retell(BOB, 5, (task,), frozenset({task}))]
     text = Output(task, 0, "stdout", b"hello")
     assert house.handle(agent(), text) == [Keep(task, text), Send(ALICE, text), Send(BOB, text)]
     house.handle(agent(), Output(other, 0, "stdout", b"hello"))
