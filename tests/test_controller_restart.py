@@ -12,7 +12,7 @@ import pytest
 
 import ippmpi as ipp
 from clusters import defined, running
-from helpers import eventually
+from helpers import alive, eventually
 
 pytestmark = pytest.mark.mpi
 
@@ -48,8 +48,10 @@ def notes(tmp_path: Path) -> Path:
     return folder
 
 
-def test_work_goes_on_when_the_controller_is_killed_under_load(tmp_path: Path, notes: Path) -> None:
-    with running(tmp_path / "profile", 4, "local") as (cluster, rc):
+@pytest.mark.parametrize("transport", ["auto", "tcp"])
+def test_work_goes_on_when_the_controller_is_killed_under_load(tmp_path: Path, notes: Path, transport: str) -> None:
+    environment = {"IPPMPI_AGENT_TRANSPORT": transport}
+    with running(tmp_path / "profile", 4, "local", environment=environment) as (cluster, rc):
         ids, pids = rc.ids, rc[:].apply_sync(os.getpid)
         balanced = rc.load_balanced_view()
         sleep = rc[0].apply_async(WORK.note, str(notes), "direct", 1.0)
@@ -74,7 +76,7 @@ def test_work_goes_on_when_the_controller_is_killed_under_load(tmp_path: Path, n
         assert counts(notes) == once | {"all": 4}
 
 
-def test_large_contents_survive_wherever_they_are(tmp_path: Path, notes: Path) -> None:
+def test_large_contents_survive_wherever_they_are(tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
     with running(tmp_path / "profile", 2, "local") as (cluster, rc):
         arrays = [np.random.default_rng(n).integers(0, 255, 20_000_000, dtype=np.uint8) for n in range(4)]
@@ -85,3 +87,30 @@ def test_large_contents_survive_wherever_they_are(tmp_path: Path, notes: Path) -
             cluster.restore_controller_sync()
             for result, array in zip(results, arrays, strict=True):
                 assert np.array_equal(result.get(timeout=30), array * 2)
+
+
+def test_what_a_damaged_store_has_lost_ends_with_an_error_and_the_rest_goes_on(tmp_path: Path, notes: Path) -> None:
+    with running(tmp_path / "profile", 2, "local") as (cluster, rc):
+        balanced = rc.load_balanced_view()
+        results = [balanced.apply_async(WORK.note, str(notes), f"b{n}", 0.02) for n in range(100)]
+        eventually(lambda: sum(r.ready() for r in results) > 20, what="work goes on")
+        kill_controller(cluster)
+        records = Path(cluster.to_record().folders[0], "records.sqlite")
+        for ending in ("-wal", ""):
+            os.truncate(f"{records}{ending}", 10_000)
+        cluster.restore_controller_sync()
+        errors = [error for error in (result.exception(timeout=20) for result in results) if error is not None]
+        assert all("its store has no record of it" in str(error) for error in errors)
+        done = [result.get() for result in results if result.successful()]
+        assert len(done) + len(errors) == 100
+        assert set(counts(notes).values()) == {1}
+        eventually(lambda: rc.ids == [0, 1])
+        assert rc[:].apply_sync(os.getpid) is not None
+
+
+def test_engines_leave_when_no_controller_comes_back(tmp_path: Path) -> None:
+    environment = {"IPPMPI_AGENT_CONTROLLER_WAIT_S": "1"}
+    with running(tmp_path / "profile", 2, "local", environment=environment) as (cluster, rc):
+        pids = rc[:].apply_sync(os.getpid)
+        kill_controller(cluster)
+        eventually(lambda: not any(alive(pid) for pid in pids), timeout_s=8, what="the engines have left")

@@ -57,7 +57,7 @@ def supervise(cluster: Cluster) -> None:
         code = None if cluster.controller is None else cluster.controller.poll()
         if code is None or code >= 0:
             return
-        while True:
+        while cluster.cluster_file.exists():  # else it was stopped, not killed
             now = time.monotonic()
             if len(attempts) == MOST_RESTARTS and now - attempts[0] < RESTARTS_WITHIN_S:
                 print(f"the controller ended {MOST_RESTARTS} times in {now - attempts[0]:.0f} s; giving up", flush=True)
@@ -73,6 +73,8 @@ def supervise(cluster: Cluster) -> None:
             assert cluster.controller is not None
             print(f"controller: pid {cluster.controller.identity.pid}, restored", flush=True)
             break
+        else:
+            return
 
 
 def _pause_s(attempts: Sequence[float], now: float) -> float:

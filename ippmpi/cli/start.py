@@ -59,7 +59,8 @@ def _start(cluster: Cluster) -> int:
 
 def _stay(cluster: Cluster) -> int:
     supervise(cluster)
-    if cluster.controller is not None and cluster.controller.poll() == 0:
+    stopped = cluster.controller is not None and cluster.controller.poll() == 0
+    if stopped or not cluster.cluster_file.exists():
         print("the cluster was stopped", flush=True)
         return 0
     print(f"error: the controller has ended by itself; its log: {cluster.controller_log}", file=sys.stderr)

@@ -158,8 +158,12 @@ class Requests:
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._questions[number] = future
-        self.transport.call_soon(lambda: self.transport.send(question(number), lambda: self._heard.add(number)))
+        self.transport.call_soon(lambda: self.transport.send(question(number), lambda: self._note_heard(number)))
         return future
+
+    def _note_heard(self, number: int) -> None:
+        if number in self._questions:
+            self._heard.add(number)
 
     def interrupt(self, tasks: list[str]) -> Future[Any]:
         """End tasks, running or not."""

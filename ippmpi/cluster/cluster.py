@@ -308,6 +308,7 @@ class Cluster(ClusterState):
         return routable_address(self.settings.hosts) if remote else ""
 
     def _end_controller(self, timeout_s: float) -> None:
+        self.remove_cluster_file()  # before a kill, or its supervisor would start it again
         code = 0
         if self.controller is not None:
             end_process(self.controller, timeout_s)
@@ -317,7 +318,6 @@ class Cluster(ClusterState):
             leftovers.remove_folders(self._sets.folders, wait_s=leftovers.AGENT_LEAVES_S)
         if code == 0:
             leftovers.remove_log(self._controller_log)
-        self.remove_cluster_file()
 
     @contextlib.contextmanager
     def _visit(self) -> Iterator[Client]:

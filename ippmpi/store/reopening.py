@@ -63,7 +63,8 @@ def _put_aside(path: Path) -> Path:
 def _copy(source: Path, target: Path, limits: StoreLimits) -> None:
     """Copy rows, table by table, as far as they can be read."""
     Database(target, limits, restore=True).close()
-    with contextlib.closing(connect(source)) as old, contextlib.closing(connect(target)) as new:
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(connect(target)) as new:
+        old.execute("PRAGMA writable_schema = ON")  # else SQLite refuses a file that is shorter than it says
         for table in TABLES:
             rows = 0
             with contextlib.suppress(sqlite3.Error):
