@@ -20,6 +20,8 @@ class LocalEngine:
         id: its id in the cluster, ``UNASSIGNED`` until the controller chose.
         told_to_stop: its end, when it comes, is expected.
         tasks: sent to it and not replied, oldest first (a dict for its order).
+        replied: those whose reply the controller has not acknowledged.
+        awaiting: tasks whose content is under way.
         last_task: the one that it replied to last; ``finished``: some more of them.
         waiting: see ``FanOut``: to be called when it acknowledges, or is lost.
     """
@@ -32,6 +34,12 @@ class LocalEngine:
     last_task: str = ""
     finished: dict[str, None] = field(default_factory=dict)
     waiting: set[Callable[[], None]] = field(default_factory=set)
+    replied: dict[str, None] = field(default_factory=dict)
+    awaiting: set[str] = field(default_factory=set)
+
+    def has(self) -> list[str]:
+        """Name the tasks that need not be sent to it again by a controller that has lost its memory."""
+        return [task for task in (*self.replied, *self.tasks) if task not in self.awaiting]
 
     def __str__(self) -> str:
         """Name it as logs do."""

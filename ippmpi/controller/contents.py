@@ -33,14 +33,14 @@ LARGEST_CONTENT = 1 << 40
 class Item:
     """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
 
-    ``engine``: whose result it is, None for what a client sent. ``broken``: it could not be written to disk and is
-    about to fail.
+    ``engine``: whose result it is, None for what a client sent. ``sender`` is None if it came to an earlier controller.
+    ``broken``: it could not be written to disk and is about to fail.
     """
 
     key: int
     task: str
     size: int
-    sender: Speaker
+    sender: Speaker | None
     transfer: int
     engine: int | None = None
     on_end: Callback | None = None
@@ -109,7 +109,10 @@ class Contents:
     """All contents that are here now. Belongs to the loop's thread."""
 
     def __init__(
-        self, spool: Spool, call_soon: Callable[[Callback], None], on_failed: Callable[[str, Content, str], None]
+        self,
+        spool: Spool,
+        call_soon: Callable[[Callback], None],
+        on_failed: Callable[[str, Content, str], None],
     ) -> None:
         """Keep contents in *spool*; *on_failed* hears ``(task, content, why)`` of one that will never be whole.
 
@@ -127,6 +130,17 @@ class Contents:
     def __len__(self) -> int:
         """Return how many contents the hub may still ask for."""
         return len(self._items)
+
+    def start_keys(self, after: int) -> None:
+        """Give keys larger than *after* from now on."""
+        self._last_key = after
+
+    def restore(self, task: str, content: Content) -> None:
+        """Take over a content that an earlier controller has left in the spool; nothing happens if it has not."""
+        if content.transfer and content.transfer not in self._items:
+            file = self._spool.reopen(content.transfer, content.size)
+            if file is not None:
+                self._items[content.transfer] = Item(content.transfer, task, content.size, None, 0, file=file)
 
     # --- in ----------------------------------------------------------------------------------
 
@@ -170,7 +184,8 @@ class Contents:
                 self._results[item.task, item.engine] = item.key
             self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
-                item.file = self._spool.create(item.size)
+                item.file = self._spool.create(item.key, item.size)
+                assert item.sender is not None
                 item.sender.accept(item.transfer, _Arriving(item, self._fail_soon), self._ending(item))
             except OSError as error:
                 self._fail(item, str(error))
@@ -184,7 +199,7 @@ class Contents:
             if whole and not item.broken:
                 item.end()
             elif not whole:
-                self._fail(item, f"{item.sender.name} cannot send the rest")
+                self._fail(item, f"{_name(item)} cannot send the rest")
 
         return ended
 
@@ -196,7 +211,7 @@ class Contents:
     def fail_unfinished(self, sender: str, why: str) -> None:
         """Give up what *sender* has not sent completely."""
         for item in list(self._items.values()):
-            if item.transfer and item.sender.name == sender:
+            if item.transfer and _name(item) == sender:
                 self._fail(item, why)
 
     def _fail_soon(self, item: Item, why: str) -> None:
@@ -206,14 +221,14 @@ class Contents:
     def _fail(self, item: Item, why: str) -> None:
         if self._items.get(item.key) is not item:
             return  # it was released, or failed for another reason
-        log.warning("content of task %s from %s (%d bytes) failed: %s", item.task, item.sender.name, item.size, why)
+        log.warning("content of task %s from %s (%d bytes) failed: %s", item.task, _name(item), item.size, why)
         self._stop(item)
         content = Content(size=item.size, transfer=item.key)
         self._call_soon(lambda: self._on_failed(item.task, content, why))
 
     def _stop(self, item: Item) -> None:
         """Let go of *item*. Who still pulls it gets all of it if it is whole, else hears that it failed."""
-        if item.transfer:
+        if item.transfer and item.sender is not None:
             item.sender.reject(item.transfer)
             item.transfer = 0
         self._items.pop(item.key, None)
@@ -320,3 +335,7 @@ class Contents:
             if offer.last and offer.item.key in self._items:
                 self._shelf.put(offer.item.key, offer.item.size)
         self.fail_unfinished(peer, f"{peer} is gone")
+
+
+def _name(item: Item) -> str:
+    return "an earlier controller" if item.sender is None else item.sender.name

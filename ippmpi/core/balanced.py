@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ippmpi.core.deadlines import Deadlines
 from ippmpi.core.dependency import Condition, Location, Verdict
-from ippmpi.core.effects import Effect, Release, Send
+from ippmpi.core.effects import Effect, Release
 from ippmpi.core.ending import Ending
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger
@@ -60,7 +60,7 @@ class Scheduler:
 
     def _await(self, task: BalancedTask, condition: Condition, dependency: Dependency) -> None:
         for name in dict.fromkeys(map(TaskId, dependency.tasks)):
-            ended = self._ledger.ended.get(name)
+            ended = self._ledger.ended_record(name)
             if ended is not None:
                 condition.note(name, ended.succeeded, ended.engine)
             else:
@@ -105,7 +105,21 @@ class Scheduler:
             self.deadlines.clear(task)
             task.assign(engine)
             ledger.load(task, engine)
-            yield Send(engine.agent, Run(task.id, task.op, [chosen], list(task.contents)))
+            yield from ledger.to_agent(engine.agent, Run(task.id, task.op, [chosen], list(task.contents)))
+
+    def adopt(self, task: BalancedTask, engine: Engine) -> None:
+        """Enter that *engine* has *task*, which was thought to wait: it was handed out before the hub was restarted."""
+        self._ledger.queue.discard(task)
+        self.deadlines.clear(task)
+        task.assign(engine)
+        engine.adopted += 1
+        self._ledger.load(task, engine)
+
+    def resume(self) -> Iterator[Effect]:
+        """Hand out work again: the last agent has returned."""
+        for engine in self._engines.values():
+            self._ledger.report_load(engine)
+        yield from self._serve_all()
 
     def settle(self) -> Iterator[Effect]:
         """Follow up what ended and whose load changed, until nothing more can start."""

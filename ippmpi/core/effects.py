@@ -34,9 +34,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Store a new request (``Submit``), one of its ends (``Reply``) or what it printed or displayed.
+    """Store a request (``Submit``), one of its ends (``Reply``), its output, or who came and went (``EnginesChanged``).
 
-    Its sender is acknowledged when it is stored.
+    The sender of the message that caused it is acknowledged when it is stored.
     """
 
     task: TaskId
@@ -81,10 +81,23 @@ class Retell:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """Send the stored replies of *task* to *peer* again: those of *engines*, or (none named) the one there is.
+
+    ``complete``: what is not in the store is lost, and fails.
+    """
+
+    peer: Peer
+    task: TaskId
+    engines: list[int]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the controller, in good order."""
 
     reason: str
 
 
-Effect = Send | Keep | Release | Shelve | Look | Retell | Stop
+Effect = Send | Keep | Release | Shelve | Look | Retell | Replay | Stop

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ippmpi.core.effects import Keep
+from ippmpi.core.restoring import Past
 from ippmpi.store import database
 from ippmpi.store.records import RequestRecord, Selection, StoreLimits
-from ippmpi.wire.messages import Display, Output, Reply, Submit
+from ippmpi.store.reopening import reopen
+from ippmpi.wire.messages import EnginesChanged, Reply
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,18 @@ class _Question(NamedTuple):
 class Store:
     """Records of one controller, in one file. ``keep`` belongs to the loop's thread; reading to any."""
 
-    def __init__(self, path: Path, call_soon: Callable[[Callback], None], limits: StoreLimits | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        call_soon: Callable[[Callback], None],
+        limits: StoreLimits | None = None,
+        *,
+        restore: bool = False,
+    ) -> None:
         """Open or make the file at *path* and start the thread; *call_soon* is the loop's.
+
+        With *restore* ``past`` is what a controller that was killed has left in it; a file that is damaged is put
+        aside, and what can be read goes on.
 
         Raises:
             sqlite3.Error: the file cannot be made, or is not a store.
@@ -64,7 +76,11 @@ class Store:
         self._path = path
         self._call_soon = call_soon
         self._limits = limits or StoreLimits()
-        self._database = database.Database(path, self._limits)
+        self.past = Past()
+        if restore:
+            self._database, self.past = reopen(path, self._limits)
+        else:
+            self._database = database.Database(path, self._limits)
         self._queue: queue.SimpleQueue[_Entry | _Question | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._lost: dict[str, None] = {}
@@ -78,8 +94,9 @@ class Store:
     def keep(self, record: Keep, done: Callback) -> None:
         """Write what is in *record*; *done* is called on the loop's thread once that is so (or lost)."""
         message = record.message
-        if not isinstance(message, Submit | Reply | Output | Display):
-            raise TypeError(f"the store keeps Submit, Reply, Output and Display, not {type(message).__name__}")
+        if not isinstance(message, database.Kept):
+            kinds = "Submit, Reply, Output, Display and EnginesChanged"
+            raise TypeError(f"the store keeps {kinds}, not {type(message).__name__}")
         self._queue.put((time.time(), message, done))
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
@@ -99,6 +116,11 @@ class Store:
         """Return one request with its replies as far as they are written; None if the store does not know it."""
         with contextlib.closing(database.connect(self._path)) as db:
             return database.read_request(db, task)
+
+    def replies(self, task: str) -> list[Reply]:
+        """Return the replies to a task that are written, with keys of the spool for large values."""
+        with contextlib.closing(database.connect(self._path)) as db:
+            return database.read_replies(db, task)
 
     def close(self) -> None:
         """Write what is queued, then close the file; the last ``done`` calls are handed to the loop."""
@@ -165,8 +187,9 @@ class Store:
         self._prune()
 
     def _lose(self, entries: list[_Entry]) -> None:
-        for entry in entries:
-            self._lost[entry[1].task] = None
+        for _, message, _ in entries:
+            if not isinstance(message, EnginesChanged):
+                self._lost[message.task] = None
         while len(self._lost) > LOST_REMEMBERED:
             del self._lost[next(iter(self._lost))]
 

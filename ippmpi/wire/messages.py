@@ -171,6 +171,23 @@ class Shutdown(Message, frozen=True):
     controller: bool = False
 
 
+class Awaited(Record, frozen=True):
+    """A task that a client waits for: on these engines, or (none named) wherever the hub has placed it."""
+
+    task: str
+    engines: list[int]
+
+
+class StillWaiting(Message, frozen=True):
+    """What this client waits for, told to a controller that knows no session of it; follows what is sent again.
+
+    The hub repeats the replies that an earlier life of it has stored. What nobody knows of fails.
+    """
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    tasks: list[Awaited]
+
+
 class Farewell(Message, frozen=True):
     """This client is closed on purpose and takes no more replies."""
 
@@ -251,12 +268,17 @@ class StopEngines(Message, frozen=True):
 
 
 class RegisterEngines(Message, frozen=True):
-    """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses."""
+    """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses.
+
+    ``tasks``, one list per engine: what it has, or has replied to without an acknowledgement; for a
+    controller that was started again. Tasks whose content is still under way are not named: they are to be sent anew.
+    """
 
     ROUTE: ClassVar[str] = "agent -> hub"
     world: str
     size: int
     engines: list[EngineRecord]
+    tasks: list[list[str]] = []
 
 
 class EngineLost(Message, frozen=True):
