@@ -119,6 +119,10 @@ def ended(rc: Client, *tasks: str) -> bool:
     return all(states[task] in ("ok", "failed") for task in tasks)
 
 
+def submitted(rc: Client, *tasks: str) -> bool:
+    return {*tasks} <= {result.task for result in rc.results()}
+
+
 # --- a client that comes back ---
 
 
@@ -131,6 +135,7 @@ def test_a_client_that_was_stopped_gets_its_result_and_its_output_once(
     with script(USER, str(profile(cluster)), str(go), submit) as user:
         assert user.stdout is not None
         task = user.stdout.readline().strip()
+        eventually(lambda: submitted(rc, task))
         with stopped(user.pid):
             go.touch()
             eventually(lambda: ended(rc, task))
@@ -179,6 +184,7 @@ def test_the_work_of_a_killed_client_goes_on_and_another_process_gets_all_of_it(
     with script(USER, str(profile(cluster)), str(go), SUBMIT) as user:
         assert user.stdout is not None
         direct, _, failing, balanced = tasks = user.stdout.readline().split()
+        eventually(lambda: submitted(rc, *tasks))
         user.kill()
         user.wait()
     listed = {result.task: result for result in rc.results(own=False)}
