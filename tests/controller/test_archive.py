@@ -150,7 +150,7 @@ def test_a_large_value_that_its_client_did_not_take_is_shelved_when_the_client_i
 def test_the_shelf_makes_room_for_work(stage: Stage) -> None:
     stage.result_of([lambda m: Keep(TASK, m), lambda m: Shelve(m.content)])
     assert len(stage.spool) == 1
-    rest = stage.spool.create(12_000_000)
+    rest = stage.spool.create(99, 12_000_000)
     stage.result_of([])
     assert len(stage.spool) == 2
     rest.release()
