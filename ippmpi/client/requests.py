@@ -44,6 +44,9 @@ from ippmpi.wire.pickling import Blob
 
 log = logging.getLogger(__name__)
 
+WAITING_TOGETHER = 1000
+"""How many tasks one ``StillWaiting`` names."""
+
 
 @dataclass(slots=True)
 class Pending:
@@ -204,8 +207,8 @@ class Requests:
 
     def _wait_on(self) -> None:
         tasks = [Awaited(task, p.open_engines()) for task, p in list(self.pending.items()) if p.sent]
-        if tasks:
-            self.transport.send(StillWaiting(tasks))
+        for start in range(0, len(tasks), WAITING_TOGETHER):
+            self.transport.send(StillWaiting(tasks[start : start + WAITING_TOGETHER]))
         for number in sorted(self._heard):
             self._heard.discard(number)
             future = self._questions.pop(number, None)

@@ -8,7 +8,7 @@ released it (a reply's: when its receiver has acknowledged it) and nobody pulls 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -125,8 +125,12 @@ class Contents:
         return len(self._items)
 
     def start_keys(self, after: int) -> None:
-        """Give keys larger than *after* from now on."""
-        self._last_key = after
+        """Give keys larger than *after*, and than those in the spool, from now on."""
+        self._last_key = max(after, self._spool.last_key())
+
+    def tidy(self, keep: Iterable[int]) -> None:
+        """Remove from the spool what has not been restored, except the keys in *keep*."""
+        self._spool.tidy(keep)
 
     def restore(self, task: str, content: Content) -> None:
         """Take over a content that an earlier controller has left in the spool; nothing happens if it has not."""

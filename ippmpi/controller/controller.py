@@ -76,6 +76,9 @@ class Controller:
         for task in past.tasks:
             for content in task.submit.contents if task.submit is not None else ():
                 self._contents.restore(task.task, content)
+        for reply in past.early:
+            self._contents.restore(reply.task, reply.content)
+        self._contents.tidy(past.spooled)
         agents = {f"agent:{engine.world}@{engine.host}" for engine in past.engines}
         clients = {str(task.owner) for task in past.tasks if task.submit is not None}
         for name in sorted(agents | clients):

@@ -8,7 +8,7 @@ placed, since it may be on one of its engines.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -38,11 +38,15 @@ class PastTask:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What the store knows: the engines there were, all tasks in the order of submission, replies without a task."""
+    """What the store knows: the engines there were, all tasks in the order of submission, replies without a task.
+
+    ``spooled``: the keys of values that may have to be sent again.
+    """
 
     engines: Sequence[EngineRecord] = ()
     tasks: Sequence[PastTask] = ()
-    early: Sequence[Reply] = field(default=())
+    early: Sequence[Reply] = ()
+    spooled: Sequence[int] = ()
 
 
 class Restoring:

@@ -267,7 +267,8 @@ def read_past(db: sqlite3.Connection) -> Past:
             tasks.append(PastTask(task, Peer(f"client:{client}"), ends.pop(task, {}), submit))
     tasks = _in_order(tasks)
     early = [reply for task in ends for reply in read_replies(db, task)]
-    return Past(engines, tasks, early)
+    spooled = [key for (key,) in db.execute("SELECT spooled FROM replies WHERE spooled")]
+    return Past(engines, tasks, early, spooled)
 
 
 def _in_order(tasks: list[PastTask]) -> list[PastTask]:

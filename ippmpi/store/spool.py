@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 SPOOL_BYTES = 16 << 30
@@ -139,9 +139,14 @@ class Spool:
         self.used_bytes += file.size
         return file
 
-    def tidy(self) -> None:
-        """Remove what an earlier controller has left and nobody has reopened."""
-        used = {file.path for file in self._files}
+    def last_key(self) -> int:
+        """Return the largest key in use, also of what an earlier controller has left; 0 if there is none."""
+        names = [path.name.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def tidy(self, keep: Iterable[int] = ()) -> None:
+        """Remove what an earlier controller has left and nobody has reopened, except the keys in *keep*."""
+        used = {file.path for file in self._files} | {self._path(key) for key in keep}
         for path in self._folder.glob(f"{PREFIX}*"):
             if path not in used:
                 path.unlink(missing_ok=True)

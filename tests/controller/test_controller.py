@@ -11,7 +11,8 @@ import pytest
 from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
 from ippmpi.controller.absences import Patience
 from ippmpi.controller.controller import Controller
-from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
+from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
+from ippmpi.core.restoring import Past, PastTask
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.conversation import Delivery
@@ -22,12 +23,14 @@ from ippmpi.wire.messages import (
     Content,
     Deliver,
     EngineLost,
+    EngineRecord,
     Farewell,
     Message,
     Query,
     Reply,
     Run,
     SendSignal,
+    StillWaiting,
     StopEngines,
     Submit,
 )
@@ -495,3 +498,38 @@ def test_the_hub_can_stop_the_controller(scene: Scene) -> None:
     scene.pump()
     assert only(scene.client.got) == Answer(1)
     assert scene.ends == 1
+
+
+# --- after a restart ---
+
+
+def test_a_value_in_the_spool_is_sent_again_after_a_restart(scene: Scene) -> None:
+    file = scene.spool.create(5, len(BIG))
+    file.write(0, memoryview(BIG))
+    scene.spool.create(6, 10)  # was still arriving
+    value = Reply(TASK, 0, Content(size=len(BIG), transfer=5))
+    again = Scene(scene.spool._folder)
+    again.records.kept.append(Keep(TASK, value))
+    again.controller.restore(Past(spooled=[5]))
+    assert [path.name for path in scene.spool._folder.iterdir()] == ["content-5"]
+    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0, 1], complete=True)])
+    again.client.say(StillWaiting([]))
+    again.pump()
+    found, lost = (mail.message for mail in again.client.got)
+    sink, ends = again.pull(again.client, found.content)
+    assert (bytes(sink.data), ends) == (BIG, [True])
+    assert (lost.engine, lost.failure.kind) == (1, "TaskAborted")
+
+
+def test_those_who_were_there_are_waited_for_after_a_restart(scene: Scene) -> None:
+    past = Past(
+        [EngineRecord(0, 0, "w", "far", 7)],
+        [PastTask("ee-1", Peer("client:ee"), {}, Submit("ee-1", "apply", [0], [Content(b"x", 1)]))],
+    )
+    scene.controller.restore(past)
+    assert scene.brain.heard("restore") == [[past]]
+    assert {"agent:w@far", "client:ee"} <= scene.post.pairs.keys()
+    scene.loop.pass_time(Patience().agent_s + 1)
+    ((peer, why),) = scene.brain.heard("gone")
+    assert peer == "agent:w@far"
+    assert "out of reach for 15 s" in str(why)

@@ -137,5 +137,5 @@ def test_a_store_of_another_version_is_put_aside(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "s") as db:
         db.execute("PRAGMA user_version = 1")
     db.close()
-    assert past_of(tmp_path / "s") == Past([], [], [])
+    assert past_of(tmp_path / "s") == Past([], [], [], [])
     assert list(tmp_path.glob("s.damaged-*"))

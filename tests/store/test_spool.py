@@ -41,6 +41,7 @@ def test_a_file_is_found_by_its_key_until_nobody_needs_it(spool: Spool, tmp_path
     assert (again.available(), again.read(8, 10), later.used_bytes) == (10, b"89", 10)
     assert later.reopen(77, 11) is None
     assert later.reopen(78, 10) is None
+    assert later.last_key() == 77
     later.tidy()
     assert os.listdir(tmp_path / "spool") == ["content-77"]
     again.release()
@@ -49,8 +50,9 @@ def test_a_file_is_found_by_its_key_until_nobody_needs_it(spool: Spool, tmp_path
 
 def test_what_nobody_reopened_is_tidied_away(spool: Spool, tmp_path: Path) -> None:
     spool.create(77, 10)
-    Spool(tmp_path / "spool", 1000).tidy()
-    assert os.listdir(tmp_path / "spool") == []
+    spool.create(78, 10)
+    Spool(tmp_path / "spool", 1000).tidy([78])
+    assert os.listdir(tmp_path / "spool") == ["content-78"]
 
 
 @pytest.mark.parametrize(("offset", "size"), [(1, 1), (0, 7)])
