@@ -74,6 +74,7 @@ class Store:
             self._database = database.Database(path, self._limits)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._hurry = threading.Event()
         self._lost: dict[str, None] = {}
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
@@ -87,6 +88,8 @@ class Store:
         if not isinstance(message, database.Kept):
             raise TypeError(f"the store keeps Submit, Reply and EnginesChanged, not {type(message).__name__}")
         self._queue.put((time.time(), message, done))
+        if isinstance(message, EnginesChanged):
+            self._hurry.set()  # rare, and what a controller that is restored cannot do without
 
     def load(self) -> list[RequestRecord]:
         """Return all requests that are written, in the order of their arrival, without their replies."""
@@ -108,6 +111,7 @@ class Store:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._hurry.set()
         self._queue.put(None)
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():  # the disk hangs: the process must end all the same
@@ -136,7 +140,9 @@ class Store:
         first = self._queue.get()
         if first is None:
             return [], False
-        self._closing.wait(GATHER_S)
+        if not self._closing.is_set():
+            self._hurry.wait(GATHER_S)
+            self._hurry.clear()
         entries = [first]
         with contextlib.suppress(queue.Empty):
             while True:
