@@ -280,6 +280,21 @@ def take_lock(path: Path) -> int:
         os.close(fd)  # its last holder has removed it in between
 
 
+def lock_held(path: Path) -> bool | None:
+    """Say whether somebody holds the lock of the file at *path*. None: there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def host_prefix(host: str | None = None) -> str:
     """Return what the names of this host's files in a node folder start with."""
     return (identity.host_name() if host is None else host)[:40]

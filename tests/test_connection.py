@@ -206,3 +206,14 @@ def test_a_link_in_place_of_the_node_folder_is_refused(key: str, tmp_path: Path)
 def test_names_in_a_node_folder_stay_short() -> None:
     assert connection.host_prefix("h" * 200) == "h" * 40
     assert connection.host_prefix() == identity.host_name()[:40]
+
+
+def test_a_lock_is_held_as_long_as_its_file_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "host.lock"
+    assert connection.lock_held(path) is None
+    path.touch()
+    assert connection.lock_held(path) is False
+    fd = connection.take_lock(path)
+    assert connection.lock_held(path) is True
+    os.close(fd)
+    assert connection.lock_held(path) is False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
@@ -29,21 +28,6 @@ class Lock:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         os.close(self._fd)
-
-
-def starter_lives(path: Path) -> bool | None:
-    """Say whether the rank that started this agent lives: it keeps the lock at *path*. None: there is no such lock."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def remove_traces(folder: Path, prefix: str) -> None:

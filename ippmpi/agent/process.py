@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from ippmpi.agent.contents import Contents
-from ippmpi.agent.files import SOCKET, STARTERS_LOCK, starter_lives
+from ippmpi.agent.files import SOCKET, STARTERS_LOCK
 from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
 from ippmpi.agent.output import Outputs
@@ -18,7 +18,7 @@ from ippmpi.agent.rejoining import Rejoining
 from ippmpi.agent.relay import Relay
 from ippmpi.agent.traces import Traces
 from ippmpi.config import AgentSettings
-from ippmpi.connection import Connection, host_prefix, node_folder, on_this_host
+from ippmpi.connection import Connection, host_prefix, lock_held, node_folder, on_this_host
 from ippmpi.errors import ConnectionFileError, ProtocolError, Refused
 from ippmpi.net.compatible import check_python, cloudpickle_version
 from ippmpi.net.conversation import Conversation, Delivery
@@ -96,7 +96,7 @@ class Agent:
         self._rejoining = Rejoining(loop, self._ranks.register_whole) if replaces else None
         self._await_controller()
         starters_lock = self._folder / (self._prefix + STARTERS_LOCK)
-        self._lifetime.await_first(lambda: starter_lives(starters_lock))
+        self._lifetime.await_first(lambda: lock_held(starters_lock))
 
     def _wire(self, world: str) -> None:
         loop, controller = self.loop, self._link.conversation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from ippmpi import connection, plugins
+from ippmpi.connection import lock_held
 from ippmpi.errors import LaunchError
 from ippmpi.launching import Launcher
 
@@ -79,18 +79,9 @@ def wait_unused(folder: str, wait_s: float) -> None:
 
 def _in_use(folder: str) -> bool:
     """Say whether a process holds one of the folder's locks, as agents do while they live."""
-    return any(_held(lock) for lock in Path(folder).glob(f"{connection.host_prefix()}*.lock"))
-
-
-def _held(lock: Path) -> bool:
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+        names = os.listdir(folder)
+    except FileNotFoundError:  # its owner was faster
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    ours = connection.host_prefix()
+    return any(lock_held(Path(folder, n)) for n in names if n.startswith(ours) and n.endswith(".lock"))

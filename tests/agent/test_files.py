@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
-from ippmpi.agent.files import Lock, remove_empty_log, remove_folder, remove_traces, starter_lives
+from ippmpi.agent.files import Lock, remove_empty_log, remove_folder, remove_traces
 
 
 def test_only_one_agent_holds_the_lock(tmp_path: Path) -> None:
@@ -75,14 +74,3 @@ def test_a_pipe_is_no_log() -> None:
     remove_empty_log(write)
     os.close(read)
     os.close(write)
-
-
-def test_the_starter_lives_as_long_as_it_holds_its_lock(tmp_path: Path) -> None:
-    path = tmp_path / "host.lock"
-    assert starter_lives(path) is None
-    path.touch()
-    assert starter_lives(path) is False
-    with open(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert starter_lives(path) is True
-    assert starter_lives(path) is False
