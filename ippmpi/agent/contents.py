@@ -83,7 +83,8 @@ class FileSource:
 class Arrival:
     """One content on its way from the controller to some local engines.
 
-    ``done`` is called when all of them have mapped it (acknowledged ``ContentReady``) or are lost.
+    ``done`` is called when all of them have mapped it (acknowledged ``ContentReady``) or are lost. ``on_lost``,
+    if set, is called when the controller has lost its memory: the request will come again.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Arrival:
         """Make the memory file; nothing arrives before ``start``."""
         self._controller = controller
         self.remote = content
+        self.on_lost: Callable[[], None] | None = None
         self._done = done
         self._ended = False
         self._sink = _memory_sink(f"ippmpi-{number}", content.size)
@@ -110,11 +112,21 @@ class Arrival:
     def start(self) -> None:
         """Let the bytes come; called after the headers that name them were queued, since order is theirs to set."""
         if self._sink:
-            self._controller.accept(self.remote.transfer, self._sink, self._on_end)
+            self._controller.accept(self.remote.transfer, self._sink, self._on_end, self.on_lost)
         else:
             self._controller.reject(self.remote.transfer)
             self._on_end(False)
         self._release()
+
+    def give_up(self) -> None:
+        """Tell the engines that it failed."""
+        self._on_end(False)
+
+    def abandon(self) -> None:
+        """Say nothing more to the engines: they have been told of another content in its place."""
+        self._ended = True
+        for _, met in self._targets:
+            met()
 
     def _on_end(self, complete: bool) -> None:
         if self._ended:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ippmpi.agent.seams import Conversation
-from ippmpi.wire.messages import EngineReady
+from ippmpi.wire.messages import EngineReady, Held
 
 UNASSIGNED = -1
 _REMEMBERED = 1024  # a controller that starts again resends only what was not acknowledged
+_FAILED = 256  # a task that is tried again goes before others, so only the last ones may still wait for it
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +21,9 @@ class LocalEngine:
         id: its id in the cluster, ``UNASSIGNED`` until the controller chose.
         told_to_stop: its end, when it comes, is expected.
         tasks: sent to it and not replied, oldest first, with their attempts.
+        replied: those whose reply the controller has not acknowledged, with their attempts.
+        failed: the last of ``finished`` whose reply was a failure, with their attempts.
+        awaiting: tasks whose content is under way.
         last_task: the one that it replied to last; ``finished``: some more of them.
         waiting: see ``FanOut``: to be called when it acknowledges, or is lost.
     """
@@ -32,6 +36,18 @@ class LocalEngine:
     last_task: str = ""
     finished: dict[str, int] = field(default_factory=dict)
     waiting: set[Callable[[], None]] = field(default_factory=set)
+    replied: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    awaiting: set[str] = field(default_factory=set)
+
+    def has(self) -> list[Held]:
+        """Name the tasks that need not be sent to it again by a controller that has lost its memory.
+
+        Name also those that it would drop if they were sent to it as an attempt that it has seen.
+        """
+        here = {**self.replied, **self.tasks}
+        held = [Held(task, attempt, task in self.awaiting) for task, attempt in here.items()]
+        return held + [Held(task, attempt + 1, True) for task, attempt in self.failed.items() if task not in here]
 
     def __str__(self) -> str:
         """Name it as logs do."""
@@ -52,13 +68,20 @@ class LocalEngine:
         if self.finished.get(task) != attempt:
             self.tasks[task] = attempt
 
-    def finish(self, task: str) -> None:
+    def finish(self, task: str, *, failed: bool = False) -> None:
         """Note that *task* has replied."""
         attempt = self.tasks.pop(task, self.finished.pop(task, 0))
         self.last_task = task
         self.finished[task] = attempt
+        self.failed.pop(task, None)
+        if failed:
+            self.failed[task] = attempt
+            if len(self.failed) > _FAILED:
+                del self.failed[next(iter(self.failed))]
         if len(self.finished) > _REMEMBERED:
-            del self.finished[next(iter(self.finished))]
+            oldest = next(iter(self.finished))
+            del self.finished[oldest]
+            self.failed.pop(oldest, None)
 
 
 class Members:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from ippmpi.agent.members import UNASSIGNED, LocalEngine, Members
 from ippmpi.agent.seams import Conversation, Loop, Timer
 from ippmpi.wire.messages import EngineRecord, RegisterEngines
@@ -55,16 +57,22 @@ class Registration:
             self._controller.send(self._message(list(new)), on_ack=on_ack)
 
     def again(self) -> None:
-        """Register all once more: the controller is a new process. Those under way are sent again by the session."""
-        known = [engine for engine in self._members if engine in self._known]
+        """Register all once more: the controller is a new process. Those under way are sent again by the session.
+
+        Say also what they have: a controller that was restored would send it again.
+        """
+        known = [engine for engine in self._members if engine in self._known or engine.id != UNASSIGNED]
         if known:
+            message = msgspec.structs.replace(self._message(known), tasks=[engine.has() for engine in known])
             # before their replies and losses, which the session sends again too
-            self._controller.send(self._message(known), urgent=True)
+            self._controller.send(message, urgent=True)
 
     def whole(self) -> None:
-        """Register those who are there as all that this node has."""
+        """Register those who are there as all that this node has; the controller may be a new one too."""
         self.flush()
-        self._controller.send(self._message(list(self._members), whole=True))
+        here = list(self._members)
+        message, tasks = self._message(here, whole=True), [engine.has() for engine in here]
+        self._controller.send(msgspec.structs.replace(message, tasks=tasks) if any(tasks) else message)
 
     def forget(self, engine: LocalEngine) -> None:
         """*engine* is lost."""

@@ -26,6 +26,10 @@ TOGETHER_S = 0.001
 """How long a reply may wait for those of other local engines to the same request, so that they travel together."""
 
 
+RENEW_S = 60.0
+"""How long a request whose content broke off may wait to be sent again by a controller that was restarted."""
+
+
 class Relay:
     """Fans requests out, passes replies up."""
 
@@ -47,6 +51,7 @@ class Relay:
         self._traces = traces
         self._later = later
         self._holding = False
+        self._lost: dict[str, list[Arrival]] = {}
 
     # --- from the controller -------------------------------------------------------------------
 
@@ -59,6 +64,8 @@ class Relay:
         fan = FanOut(delivery.done)
         shared = len(run.contents) == 1
         arrivals = self._run_shared(run, delivery.raw, fan) if shared else self._run_separate(run, fan)
+        for former in self._lost.pop(run.task, ()):
+            former.abandon()
         for arrival in arrivals:
             arrival.start()
         fan.close()
@@ -67,7 +74,7 @@ class Relay:
         engines = self._members.with_ids(run.engines)
         arrivals: list[Arrival] = []
         if run.contents[0].transfer:
-            arrivals = self._receive({run.contents[0]: engines}, fan)
+            arrivals = self._receive(run.task, {run.contents[0]: engines}, fan)
         if arrivals:
             raw = encode(msgspec.structs.replace(run, contents=[arrivals[0].local]))
         for engine in engines:
@@ -80,7 +87,7 @@ class Relay:
         wanted: dict[Content, list[LocalEngine]] = {}
         for target, content in zip(run.engines, run.contents, strict=True):
             wanted.setdefault(content, []).extend(self._members.with_ids([target]))
-        arrivals = self._receive({c: engines for c, engines in wanted.items() if c.transfer}, fan)
+        arrivals = self._receive(run.task, {c: engines for c, engines in wanted.items() if c.transfer}, fan)
         local = {arrival.remote: arrival.local for arrival in arrivals}
         for content, engines in wanted.items():
             for engine in engines:
@@ -93,14 +100,37 @@ class Relay:
         engine.begin(run.task, run.attempt)
         self._traces.busy(engine.ready.pid)
 
-    def _receive(self, wanted: dict[Content, list[LocalEngine]], fan: FanOut) -> list[Arrival]:
+    def _receive(self, task: str, wanted: dict[Content, list[LocalEngine]], fan: FanOut) -> list[Arrival]:
         arrivals = []
         for content, engines in wanted.items():
             if engines:
-                arrivals.append(self._contents.receive(content, engines, fan.expect_other()))
+                arrivals.append(self._arrival(task, content, engines, fan.expect_other()))
             else:
                 self._contents.reject(content)
         return arrivals
+
+    def _arrival(self, task: str, content: Content, engines: list[LocalEngine], done: Callable[[], None]) -> Arrival:
+        def ended() -> None:
+            for engine in engines:
+                engine.awaiting.discard(task)
+            done()
+
+        arrival = self._contents.receive(content, engines, ended)
+        arrival.on_lost = lambda: self._on_lost(task, arrival)
+        for engine in engines:
+            engine.awaiting.add(task)
+        return arrival
+
+    def _on_lost(self, task: str, arrival: Arrival) -> None:
+        """The controller has lost its memory in the middle of a content; it will send the request again."""
+        self._lost.setdefault(task, []).append(arrival)
+
+        def give_up() -> None:
+            if arrival in self._lost.get(task, ()):
+                del self._lost[task]
+                arrival.give_up()
+
+        self._later(RENEW_S, give_up)
 
     def on_revoke(self, delivery: Delivery) -> None:
         """Pass it on to the engines it names."""
@@ -119,16 +149,28 @@ class Relay:
         assert isinstance(reply, Reply)
         engine = self._sender(delivery, reply.engine)
         self._outputs.drain(engine)
-        engine.finish(reply.task)
+        engine.finish(reply.task, failed=reply.failure is not None)
+        done = self._forget_reply(engine, reply, delivery.done)
         if reply.content.path:
             reply, end = self._offer(reply, engine)
-            self._controller.send(reply, on_ack=_both(end, delivery.done))
+            self._controller.send(reply, on_ack=_both(end, done))
         else:
             hold = self._members.anyone_has(reply.task)
-            self._controller.send_raw(delivery.raw, on_ack=delivery.done, hold=hold)
+            self._controller.send_raw(delivery.raw, on_ack=done, hold=hold)
             if hold and not self._holding:
                 self._holding = True
                 self._later(TOGETHER_S, self._let_go)
+
+    def _forget_reply(self, engine: LocalEngine, reply: Reply, done: Callable[[], None]) -> Callable[[], None]:
+        task, attempt = reply.task, reply.attempt
+        engine.replied[task] = attempt
+
+        def on_ack() -> None:
+            if engine.replied.get(task) == attempt:
+                del engine.replied[task]
+            done()
+
+        return on_ack
 
     def _let_go(self) -> None:
         self._holding = False

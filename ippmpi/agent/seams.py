@@ -59,8 +59,14 @@ class Conversation(Protocol):
     def withdraw(self, transfer: int) -> None:
         """Stop offering it."""
 
-    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None]) -> None:
-        """Pull an incoming transfer into *sink*."""
+    def accept(
+        self,
+        transfer: int,
+        sink: Sink,
+        on_end: Callable[[bool], None],
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Pull an incoming transfer into *sink*; *on_lost*: see ``net.transfers``."""
 
     def reject(self, transfer: int) -> None:
         """Refuse, or stop, an incoming transfer."""

@@ -5,14 +5,24 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from ippmpi.cluster import Cluster
+from ippmpi.errors import LaunchError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 LOOK_S = 0.2  # how often processes that should run are looked at
+
+MOST_RESTARTS = 20
+RESTARTS_WITHIN_S = 600.0
+"""A controller that is killed more often than this is not started again."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
+BACK_OFF_FORGETS_S = 30.0
+"""The pause before a restart doubles with each restart in so many seconds; the first is at once."""
 
 
 class Ended(BaseException):
@@ -34,6 +44,43 @@ def ending_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def supervise(cluster: Cluster) -> None:
+    """Return when the controller has ended for good: it is started again when it was killed, a limited number of times.
+
+    One that stops for a reason of its own ends with exit code 0 or 1 and is not started again.
+    """
+    attempts: deque[float] = deque(maxlen=MOST_RESTARTS)
+    while True:
+        watch(cluster)
+        code = None if cluster.controller is None else cluster.controller.poll()
+        if code is None or code >= 0:
+            return
+        while cluster.cluster_file.exists():  # else it was stopped, not killed
+            now = time.monotonic()
+            if len(attempts) == MOST_RESTARTS and now - attempts[0] < RESTARTS_WITHIN_S:
+                print(f"the controller ended {MOST_RESTARTS} times in {now - attempts[0]:.0f} s; giving up", flush=True)
+                return
+            time.sleep(_pause_s(attempts, now))
+            attempts.append(now)
+            print(f"the controller was ended by signal {-code}; starting it again", flush=True)
+            try:
+                cluster.restore_controller_sync()
+            except LaunchError as error:
+                print(f"error: {error}", flush=True)
+                continue
+            assert cluster.controller is not None
+            print(f"controller: pid {cluster.controller.identity.pid}, restored", flush=True)
+            break
+        else:
+            return
+
+
+def _pause_s(attempts: Sequence[float], now: float) -> float:
+    """Return how long to wait before the next attempt: longer after each that was not long ago."""
+    recent = sum(now - each < BACK_OFF_FORGETS_S for each in attempts)
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**recent) if recent else 0.0
 
 
 def watch(cluster: Cluster) -> None:

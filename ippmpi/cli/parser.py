@@ -100,6 +100,7 @@ def _fill_clean(parser: argparse.ArgumentParser) -> None:
 
 def _fill_controller(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ControllerSettings)
+    parser.add_argument("--restore", action="store_true", help="go on where a controller that was killed has ended")
     parser.set_defaults(module="ippmpi.cli.roles", role="controller")
 
 

@@ -29,7 +29,7 @@ def controller_argv(args: argparse.Namespace) -> list[str]:
         value = getattr(settings, option.name)
         if option.name not in ("profile", "profile_dir") and value != option.default:
             argv += [option.flags[-1], str(value)]
-    return argv
+    return [*argv, "--restore"] if args.restore else argv
 
 
 def engine_argv(args: argparse.Namespace) -> list[str]:

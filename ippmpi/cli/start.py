@@ -12,7 +12,7 @@ from ippmpi.config import ClusterSettings
 from ippmpi.errors import ClusterError
 
 from .dispatch import ALREADY_RUNNING, FAILED
-from .foreground import Ended, ending_signals, watch
+from .foreground import Ended, ending_signals, supervise
 from .parser import settings_of
 
 
@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Start a cluster, wait for its engines; then stay until a signal, or (``--daemonize``) leave."""
     options = settings_of(args, ClusterSettings)
     cluster = Cluster(shutdown_atexit=False, **{**options, "cluster_id": options["cluster_id"] or ""})
+    cluster.supervised = not args.daemonize
     stays = False
     with ending_signals():
         try:
@@ -57,8 +58,9 @@ def _start(cluster: Cluster) -> int:
 
 
 def _stay(cluster: Cluster) -> int:
-    watch(cluster)
-    if cluster.controller is not None and cluster.controller.poll() == 0:
+    supervise(cluster)
+    stopped = cluster.controller is not None and cluster.controller.poll() == 0
+    if stopped or not cluster.cluster_file.exists():
         print("the cluster was stopped", flush=True)
         return 0
     print(f"error: the controller has ended by itself; its log: {cluster.controller_log}", file=sys.stderr)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from ippmpi.wire.messages import (
     INLINE_LIMIT,
     Abort,
     Answer,
+    Awaited,
     Content,
     Display,
     EnginesChanged,
@@ -37,25 +38,38 @@ from ippmpi.wire.messages import (
     Output,
     Placement,
     Reply,
+    StillWaiting,
     Submit,
 )
 from ippmpi.wire.pickling import Blob
 
 log = logging.getLogger(__name__)
 
+WAITING_TOGETHER = 1000
+"""How many tasks one ``StillWaiting`` names."""
+
 
 @dataclass(slots=True)
 class Pending:
-    """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``."""
+    """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``.
+
+    ``sent``: the link has it; ``ended``: the parts that have replied.
+    """
 
     collector: Collector
     first: int
     indices: dict[int, int] | None
     left: int
+    sent: bool = False
+    ended: set[int] = field(default_factory=set)
 
     def index(self, engine: int) -> int | None:
         """Return which part *engine* answers for; None if it has no part in this task."""
         return self.first if self.indices is None else self.indices.get(engine)
+
+    def open_engines(self) -> list[int]:
+        """Return the engines that have not replied; none for a balanced task."""
+        return [engine for engine, index in (self.indices or {}).items() if index not in self.ended]
 
 
 class Requests:
@@ -71,7 +85,9 @@ class Requests:
         self._tasks = itertools.count(1)
         self._numbers = itertools.count(1)
         self._questions: dict[int, Future[Any]] = {}
+        self._heard: set[int] = set()  # questions that the hub has, so that they are not sent again
         self._fresh = True
+        self._was_connected = False
         self._handlers: dict[type[Message], Callable[[Any, Incoming], None]] = {
             Reply: self.on_reply,
             Output: self.on_output,
@@ -113,24 +129,28 @@ class Requests:
         self.pending[message.task] = pending
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
-            self.transport.call_soon(lambda: self.transport.send(ready))
+            self.transport.call_soon(lambda: self._send(ready, pending))
         else:
             pending.collector.hold()
-            self.transport.call_soon(lambda: self._send_large(message, blobs, pending.collector))
+            self.transport.call_soon(lambda: self._send_large(message, blobs, pending))
         if self.problem is not None:  # broken since the check; then nobody would end this one
             self.pending.pop(message.task, None)
             raise self.problem
 
-    def _send_large(self, message: Submit, blobs: list[Blob], collector: Collector) -> None:
+    def _send(self, message: Submit, pending: Pending, on_ack: Callable[[], None] | None = None) -> None:
+        pending.sent = True
+        self.transport.send(message, on_ack)
+
+    def _send_large(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
         contents = [self._content(blob) for blob in blobs]
         offered = [content.transfer for content in contents if content.transfer]
 
         def on_ack() -> None:
             for transfer in offered:
                 self.transport.withdraw(transfer)
-            collector.release()
+            pending.collector.release()
 
-        self.transport.send(msgspec.structs.replace(message, contents=contents), on_ack)
+        self._send(msgspec.structs.replace(message, contents=contents), pending, on_ack)
 
     def _content(self, blob: Blob) -> Content:
         if blob.size <= INLINE_LIMIT:
@@ -143,8 +163,12 @@ class Requests:
         number = next(self._numbers)
         future: Future[Any] = Future()
         self._questions[number] = future
-        self.transport.call_soon(lambda: self.transport.send(question(number)))
+        self.transport.call_soon(lambda: self.transport.send(question(number), lambda: self._note_heard(number)))
         return future
+
+    def _note_heard(self, number: int) -> None:
+        if number in self._questions:
+            self._heard.add(number)
 
     def interrupt(self, tasks: list[str]) -> Future[Any]:
         """End tasks, running or not."""
@@ -174,8 +198,24 @@ class Requests:
             handler(incoming.message, incoming)
 
     def connected(self, *, fresh: bool) -> None:
-        """The link is open (again); if *fresh*, the next news of engines is the whole list."""
+        """The link is open (again); if *fresh*, the next news of engines is the whole list.
+
+        A hub that has lost its memory is told what is waited for; unacknowledged requests have been sent before that.
+        """
+        if fresh and self._was_connected:
+            self._wait_on()
+        self._was_connected = True
         self._fresh = self._fresh or fresh
+
+    def _wait_on(self) -> None:
+        tasks = [Awaited(task, p.open_engines()) for task, p in list(self.pending.items()) if p.sent]
+        for start in range(0, len(tasks), WAITING_TOGETHER):
+            self.transport.send(StillWaiting(tasks[start : start + WAITING_TOGETHER]))
+        for number in sorted(self._heard):
+            self._heard.discard(number)
+            future = self._questions.pop(number, None)
+            if future is not None:
+                future.set_exception(IppmpiError("the controller was started again before it had answered: ask again"))
 
     def broken(self, problem: Exception) -> None:
         """The link will never open (again): *problem* is the outcome of everything."""
@@ -198,6 +238,7 @@ class Requests:
     def on_answer(self, message: Answer, incoming: Incoming) -> None:
         """Resolve the question."""
         incoming.done()
+        self._heard.discard(message.request)
         future = self._questions.pop(message.request, None)
         if future is None:
             return
@@ -227,7 +268,7 @@ class Requests:
         pending = self.pending.get(message.task)
         index = None if pending is None else pending.index(message.engine)
         content = message.content
-        if pending is None or index is None:
+        if pending is None or index is None or index in pending.ended:
             if content.transfer:
                 self.transport.reject(content.transfer)
             incoming.done()
@@ -244,9 +285,13 @@ class Requests:
             self._finish(message, pending, index, sink.buffer if whole else None)
             incoming.done()
 
-        self.transport.accept(message.content.transfer, sink, on_end)
+        # a hub that has lost its memory sends the reply again, see ``StillWaiting``
+        self.transport.accept(message.content.transfer, sink, on_end, lambda: None)
 
     def _finish(self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None) -> None:
+        if index in pending.ended:
+            return  # it came twice
+        pending.ended.add(index)
         collector = pending.collector
         part = collector.parts[index]
         if message.engine >= 0:

@@ -65,8 +65,8 @@ class Transport(Protocol):
     def withdraw(self, transfer: int) -> None:
         """Stop offering it."""
 
-    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None]) -> None:
-        """Pull a large content; *on_end* gets False if it will never be whole."""
+    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None], on_lost: Callable[[], None]) -> None:
+        """Pull a large content; *on_end* gets False if it will never be whole, *on_lost* is called if it comes anew."""
 
     def reject(self, transfer: int) -> None:
         """Do not take a large content."""
@@ -109,9 +109,9 @@ class LinkTransport:
         """Stop offering it."""
         self._conversation.withdraw(transfer)
 
-    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None]) -> None:
-        """Pull a large content; *on_end* gets False if it will never be whole."""
-        self._conversation.accept(transfer, sink, on_end)
+    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None], on_lost: Callable[[], None]) -> None:
+        """Pull a large content; *on_end* gets False if it will never be whole, *on_lost* is called if it comes anew."""
+        self._conversation.accept(transfer, sink, on_end, on_lost)
 
     def reject(self, transfer: int) -> None:
         """Do not take a large content."""

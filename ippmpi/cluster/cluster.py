@@ -11,6 +11,7 @@ import signal
 import time
 import weakref
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -85,6 +86,20 @@ class Cluster(ClusterState):
                 raise
             if self.shutdown_atexit:
                 atexit.register(self._at_exit)
+
+    def restore_controller_sync(self) -> None:
+        """Start the controller again after it was killed: it goes on where it ended, with the same engines.
+
+        Raises:
+            ClusterError: it runs, or there was none.
+            LaunchError: it did not start.
+        """
+        with self._lock:
+            if self.controller is None or self.running:
+                raise ClusterError(f"{self!r} has no controller that has ended")
+            output = Path(self._controller_log)
+            self.controller = start_controller(self.settings, self._controller_ip(), output, restore=True)
+            self.write_cluster_file()
 
     def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None, **options: Any) -> str:
         """Start a set of *n* engines, one MPI world; return its id (default: the next number).
@@ -244,6 +259,7 @@ class Cluster(ClusterState):
             client.send_signal(signum, _targets(client, worlds), block=True)
 
     start_controller = coroutine_of(start_controller_sync)
+    restore_controller = coroutine_of(restore_controller_sync)
     start_engines = coroutine_of(start_engines_sync)
     start_cluster = coroutine_of(start_cluster_sync)
     start_and_connect = coroutine_of(start_and_connect_sync)
@@ -341,6 +357,7 @@ class Cluster(ClusterState):
         return routable_address(self.settings.hosts) if remote else ""
 
     def _end_controller(self, timeout_s: float) -> None:
+        self.remove_cluster_file()  # before a kill, or its supervisor would start it again
         code = 0
         if self.controller is not None:
             end_process(self.controller, timeout_s)
@@ -350,7 +367,6 @@ class Cluster(ClusterState):
             leftovers.remove_folders(self._sets.folders, wait_s=leftovers.AGENT_LEAVES_S)
         if code == 0:
             leftovers.remove_log(self._controller_log)
-        self.remove_cluster_file()
 
     @contextlib.contextmanager
     def _visit(self) -> Iterator[Client]:

@@ -19,10 +19,11 @@ from ippmpi.launching import OUTPUT_LINES, Process, read_tail
 MODULE = "ippmpi.controller"
 
 
-def start_controller(settings: ClusterSettings, ip: str, log_file: Path) -> Process:
+def start_controller(settings: ClusterSettings, ip: str, log_file: Path, *, restore: bool = False) -> Process:
     """Start a controller and wait until its connection files are there.
 
-    It says so itself: with one line in a pipe, so there is nothing to poll.
+    It says so itself: with one line in a pipe, so there is nothing to poll. With *restore* it goes on where one
+    that was killed has ended.
 
     Raises:
         LaunchError: it ended, or was not ready in ``start_timeout_s``; carries its last output.
@@ -30,7 +31,7 @@ def start_controller(settings: ClusterSettings, ip: str, log_file: Path) -> Proc
     ready, tell = os.pipe()
     try:
         process = Process.start(
-            _argv(settings, ip, tell),
+            [*_argv(settings, ip, tell), *(["--restore"] if restore else [])],
             log_file=log_file,
             work_dir=settings.folder,
             environment=config.child_environment(),

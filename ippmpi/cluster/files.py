@@ -22,6 +22,8 @@ from ippmpi.identity import ProcessIdentity
 class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a cluster file holds. ``controller`` is None while it is being started by ``starter``.
 
+    ``supervisor``, if there is one, starts the controller again when it was killed.
+
     ``engine_sets`` holds what ``Launcher.to_dict`` gave, by engine set id; ``folders`` all private
     folders in ``/tmp`` that the cluster has used.
     """
@@ -32,6 +34,7 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     profile_dir: str
     starter: ProcessIdentity
     controller: ProcessIdentity | None = None
+    supervisor: ProcessIdentity | None = None
     controller_log: str = ""
     token: str = ""
     folders: list[str] = []
@@ -40,7 +43,8 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def alive(self) -> bool:
         """Say whether it runs or is being started; what another machine's processes do is taken for yes."""
-        return identity.alive(self.controller or self.starter) is not False
+        processes = (self.controller or self.starter, self.supervisor)
+        return any(identity.alive(each) is not False for each in processes if each is not None)
 
 
 def path(profile_dir: Path, cluster_id: str) -> Path:

@@ -29,6 +29,7 @@ class ClusterState:
         environment: added to the engines' own.
         n: how many engines ``start_engines`` starts if not told otherwise.
         controller: the controller's process, None if there is none.
+        supervised: whether this process starts the controller again when it was killed.
         shutdown_atexit: whether the cluster ends with this process.
     """
 
@@ -44,6 +45,7 @@ class ClusterState:
         self.environment = dict(environment or {})
         self.shutdown_atexit = shutdown_atexit
         self.controller: Process | None = None
+        self.supervised = False
         self.n: int | None = self.settings.n or os.cpu_count()
         self._controller_log = ""
         self._token = ""
@@ -106,6 +108,7 @@ class ClusterState:
             profile_dir=str(self.profile_dir),
             starter=identity.identify(os.getpid()),
             controller=self.controller.identity if self.controller else None,
+            supervisor=identity.identify(os.getpid()) if self.supervised else None,
             controller_log=self._controller_log,
             token=self._token,
             folders=self._sets.folders,

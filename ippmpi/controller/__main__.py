@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a controller; return 0 after a normal stop, 1 if it could not start or broke."""
     parser = _parser()
     options = vars(parser.parse_args(argv))
-    ready_fd = options.pop("ready_fd")
+    ready_fd, restore = options.pop("ready_fd"), options.pop("restore")
     try:
         settings = config.load(ControllerSettings, options)
         logging.basicConfig(
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        serve(settings, ready_fd)
+        serve(settings, ready_fd, restore=restore)
     except (IppmpiError, OSError, LookupError, ValueError) as error:
         log.error("cannot go on: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
         return 1
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     for option in config.options(ControllerSettings):
         text = f"{option.text} (default: {option.default!r})".replace("%", "%%")
         parser.add_argument(*option.flags, dest=option.name, metavar=option.metavar or None, help=text)
+    parser.add_argument("--restore", action="store_true", help="go on where a controller that was killed has ended")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="descriptor to write a line to when ready")
     return parser
 

@@ -8,7 +8,7 @@ released it (a reply's: when its receiver has acknowledged it) and nobody pulls 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -35,6 +35,8 @@ MOST_CONTENTS = 100_000
 class Item:
     """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
 
+    ``sender`` is None if it came to an earlier controller.
+
     ``engine``: whose reply it is (-1: a request's content). ``broken``: it could not be written to
     disk and is about to fail. ``interrupted``: its agent has died; the engine offers it again.
     """
@@ -42,7 +44,7 @@ class Item:
     key: int
     task: str
     size: int
-    sender: Speaker
+    sender: Speaker | None
     transfer: int
     engine: int = -1
     on_end: Callback | None = None
@@ -138,6 +140,21 @@ class Contents:
         """Return how many contents the hub may still ask for."""
         return len(self._items)
 
+    def start_keys(self, after: int) -> None:
+        """Give keys larger than *after*, and than those in the spool, from now on."""
+        self._last_key = max(after, self._spool.last_key())
+
+    def tidy(self, keep: Iterable[int]) -> None:
+        """Remove from the spool what has not been restored, except the keys in *keep*."""
+        self._spool.tidy(keep)
+
+    def restore(self, task: str, content: Content) -> None:
+        """Take over a content that an earlier controller has left in the spool; nothing happens if it has not."""
+        if content.transfer and content.transfer not in self._items:
+            file = self._spool.reopen(content.transfer, content.size)
+            if file is not None:
+                self._items[content.transfer] = Item(content.transfer, task, content.size, None, 0, file=file)
+
     # --- in ----------------------------------------------------------------------------------
 
     def take(self, sender: Speaker, message: Message) -> tuple[Message, list[Item]]:
@@ -196,7 +213,8 @@ class Contents:
             item.on_end = on_end
             self._items[item.key] = item
             try:
-                item.file = item.file or self._spool.create(item.size)
+                item.file = item.file or self._spool.create(item.key, item.size)
+                assert item.sender is not None
                 item.sender.accept(item.transfer, _Arriving(item, self._fail_soon), self._ending(item))
             except OSError as error:
                 self._fail(item, str(error))
@@ -219,7 +237,7 @@ class Contents:
 
     def _miss(self, item: Item) -> None:
         if item.interrupted or item.engine < 0:
-            self._fail(item, f"{item.sender.name} cannot send the rest")
+            self._fail(item, f"{_name(item)} cannot send the rest")
 
     def refuse(self, items: list[Item]) -> None:
         """Tell the sender that nobody wants *items*."""
@@ -229,7 +247,7 @@ class Contents:
     def fail_unfinished(self, sender: str, why: str) -> None:
         """Give up what *sender* has not sent completely."""
         for item in list(self._items.values()):
-            if (item.transfer or item.interrupted) and item.sender.name == sender:
+            if (item.transfer or item.interrupted) and _name(item) == sender:
                 self._fail(item, why)
 
     def _fail_soon(self, item: Item, why: str) -> None:
@@ -239,16 +257,14 @@ class Contents:
     def _fail(self, item: Item, why: str) -> None:
         if self._items.get(item.key) is not item:
             return  # it was released, or failed for another reason
-        self._quiet.warning(
-            "content of task %s from %s (%d bytes) failed: %s", item.task, item.sender.name, item.size, why
-        )
+        self._quiet.warning("content of task %s from %s (%d bytes) failed: %s", item.task, _name(item), item.size, why)
         self._stop(item)
         content = Content(size=item.size, transfer=item.key)
         self._call_soon(lambda: self._on_failed(item.task, content, why))
 
     def _stop(self, item: Item) -> None:
         """Let go of *item*. Who still pulls it gets all of it if it is whole, else hears that it failed."""
-        if item.transfer:
+        if item.transfer and item.sender is not None:
             item.sender.reject(item.transfer)
             item.transfer = 0
         self._items.pop(item.key, None)
@@ -335,3 +351,7 @@ class Contents:
         for offer in list(self._offers.get(peer, {}).values()):
             self._end(offer)
         self.fail_unfinished(peer, f"{peer} is gone")
+
+
+def _name(item: Item) -> str:
+    return "an earlier controller" if item.sender is None else item.sender.name

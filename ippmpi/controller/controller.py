@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable
 
 from ippmpi.controller.absences import Absences, Patience
 from ippmpi.controller.contents import Contents, Item
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
-from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
+from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
+from ippmpi.core.restoring import GONE, Past
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool
-from ippmpi.wire.messages import Content, Deliver, Farewell, StopEngines
+from ippmpi.wire.messages import Content, Deliver, Failure, Farewell, Reply, StopEngines
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,37 @@ class Controller:
         """Use *post* (the router, whose callbacks are methods of this object) from now on."""
         self._post = post
 
+    def restore(self, past: Past) -> None:
+        """Go on where a controller was killed; before anybody connects. Its peers have as long as any that are away."""
+        post = self._post
+        assert post is not None
+        self._contents.start_keys(time.time_ns() // 1000)  # the microsecond: larger than all that were given before
+        for task in past.tasks:
+            for content in task.submit.contents if task.submit is not None else ():
+                self._contents.restore(task.task, content)
+        for reply in past.early:
+            self._contents.restore(reply.task, reply.content)
+        self._contents.tidy(past.spooled)
+        agents = {f"agent:{engine.world}@{engine.host}" for engine in past.engines}
+        clients = {str(task.owner) for task in past.tasks if task.submit is not None}
+        for name in sorted(agents | clients):
+            role = name.partition(":")[0]
+            post.expect(name, role)
+            self._absences.left(name, role)
+        self._do(lambda: self._hub.restore(past))
+
+    def _replay(self, effect: Replay) -> None:
+        """Send again what an earlier controller may not have delivered."""
+        found = {reply.engine: reply for reply in self._store.replies(effect.task)}
+        for engine in effect.engines or list(found) or [-1]:
+            reply = found.get(engine)
+            if reply is not None:
+                self._contents.restore(reply.task, reply.content)
+                self._send(Send(effect.peer, reply), None)
+            elif effect.complete:
+                failure = Failure("TaskAborted", GONE, kind="TaskAborted")
+                self._send(Send(effect.peer, Reply(effect.task, engine, Content(), failure)), None)
+
     # --- what peers do -----------------------------------------------------------------------
 
     def on_message(self, mail: Mail) -> None:
@@ -87,13 +120,33 @@ class Controller:
         except Exception as error:  # a bug in one request must not end everybody's work
             self._drop(mail, items, error)
             return
-        done = _countdown(len(items) + sum(type(effect) is Keep for effect in effects), mail.done)
+        kept = [effect for effect in effects if type(effect) is Keep]
+        done = _countdown(len(items) + len(kept), mail.done)
         if items:
-            self._contents.start(items, done)
-        self._carry_out(effects, done, mail)
+            self._carry_out_when_whole(effects, kept, items, done, mail)
+        else:
+            self._carry_out(effects, done, mail)
         if type(message) is Farewell:
             self._loop.call_later(FAREWELL_S, lambda: self._forget(peer.name))
         self._after()
+
+    def _carry_out_when_whole(
+        self, effects: list[Effect], kept: list[Keep], items: list[Item], done: Callback, mail: Mail
+    ) -> None:
+        """Carry out *effects* now, but write records only when their contents are here: what is stored is whole."""
+
+        def keep() -> None:
+            for effect in kept:
+                self._store.keep(effect, done)
+
+        whole = _countdown(len(items), keep)
+
+        def ended() -> None:
+            whole()
+            done()
+
+        self._contents.start(items, ended)
+        self._carry_out([effect for effect in effects if type(effect) is not Keep], done, mail)
 
     def _drop(self, mail: Mail, items: list[Item], error: Exception) -> None:
         known = isinstance(error, ProtocolError)
@@ -152,6 +205,8 @@ class Controller:
                 self._store.keep(effect, done)
             elif type(effect) is Release:
                 self._contents.release(effect.content)
+            elif type(effect) is Replay:
+                self._replay(effect)
             elif type(effect) is Stop:
                 self.stop(effect.reason)
 

@@ -17,11 +17,12 @@ from ippmpi.config import ControllerSettings
 from ippmpi.connection import Connection, Role
 from ippmpi.controller.address import public_address
 from ippmpi.errors import ClusterError, ConnectionFileError
-from ippmpi.net.keys import ServerKeys, keypair
+from ippmpi.net.keys import KeyPair, ServerKeys, keypair
 
 log = logging.getLogger(__name__)
 
 SOCKET = "controller"
+SECRET = "secret.key"
 KEY_ROLES: dict[Role, str] = {"client": "client", "engine": "agent"}
 """Which role on a link the keys of a connection file stand for."""
 
@@ -29,28 +30,68 @@ KEY_ROLES: dict[Role, str] = {"client": "client", "engine": "agent"}
 class Place:
     """The folder, the keys and the files of one start of one controller."""
 
-    def __init__(self, settings: ControllerSettings) -> None:
+    def __init__(self, settings: ControllerSettings, *, restore: bool = False) -> None:
         """Remove what a controller that was killed has left here, and make a new folder and keys.
 
+        With *restore*, take them over instead.
+
         Raises:
-            ClusterError: a controller of this profile and cluster id runs.
+            ClusterError: a controller of this profile and cluster id runs; or there is nothing to take over.
             ConnectionFileError: another program's file is in the way, or the folder is not safe.
         """
         self._settings = settings
         self._files = {role: connection.path(settings.folder, role, settings.cluster_id) for role in KEY_ROLES}
+        self.restored = restore
+        self.port = 0
+        if restore:
+            self._take_over()
+        else:
+            self._begin()
+        self.socket = str(self.folder / SOCKET)
+
+    def _begin(self) -> None:
         for role, file in self._files.items():
             _remove_former(file, role)
         self._token = connection.new_token()
         self._key = connection.folder_key(self._token)
+        self._enter()
+        self._pairs = {role: KeyPair(*keypair()) for role in KEY_ROLES}
+        public, secret = keypair()
+        self._use(public, secret)
+        # connection files have what peers need; this is the rest
+        connection.write_private(self.folder / SECRET, secret.encode())
+
+    def _take_over(self) -> None:
+        found = {role: connection.load(file, role) for role, file in self._files.items()}
+        one = found["client"]
+        if identity.alive(one.controller):
+            raise ClusterError(
+                f"the controller of cluster {one.cluster_id!r} runs (pid {one.controller.pid}); "
+                "only one that has ended without a stop can be restored"
+            )
+        secret = connection.node_folder_path(private_key(one.folder_key)) / SECRET
+        try:
+            key = secret.read_text()
+        except OSError as error:
+            raise ClusterError(
+                f"nothing to restore: no {secret} ({error.strerror}); it must be the same host, before anything was "
+                "cleaned up. Start without --restore"
+            ) from None
+        self._token, self._key = one.token, one.folder_key
+        self._enter()
+        self._pairs = {role: KeyPair(c.public, c.secret) for role, c in found.items()}
+        self._use(one.server_public, key)
+        self.port = int(one.address.rpartition(":")[2] or 0)
+
+    def _enter(self) -> None:
         self.folder = connection.node_folder(private_key(self._key))
         # held until the end: those who clean /tmp by age leave locked folders alone
         self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._pairs = {role: keypair() for role in KEY_ROLES}
-        public, secret = keypair()
-        known = {pair[0]: KEY_ROLES[role] for role, pair in self._pairs.items()}
+
+    def _use(self, public: str, secret: str) -> None:
+        known = {pair.public: KEY_ROLES[role] for role, pair in self._pairs.items()}
         self.keys = ServerKeys(public, secret, known)
-        self.socket = str(self.folder / SOCKET)
 
     @property
     def store_folder(self) -> Path:
@@ -68,7 +109,7 @@ class Place:
         address = f"tcp://{public_address(bound, settings.location)}:{port}" if port else ""
         me = identity.identify(os.getpid())
         for role, file in self._files.items():
-            public, secret = self._pairs[role]
+            pair = self._pairs[role]
             content = Connection(
                 role=role,
                 cluster_id=settings.cluster_id,
@@ -78,8 +119,8 @@ class Place:
                 socket=self.socket,
                 address=address,
                 server_public=self.keys.public,
-                public=public,
-                secret=secret,
+                public=pair.public,
+                secret=pair.secret,
                 folder_key=self._key,
             )
             connection.write(content, file)

@@ -20,6 +20,7 @@ from ippmpi.controller.place import Place
 from ippmpi.core.hub import Hub
 from ippmpi.core.limits import Limits
 from ippmpi.core.policy import Policy
+from ippmpi.core.restoring import Past
 from ippmpi.net.loop import Loop
 from ippmpi.net.router import Router
 from ippmpi.store.keeper import Store
@@ -39,8 +40,10 @@ MOST_ERRORS = 100
 """The loop goes on after an error of its own, but not for ever: then something is broken for good."""
 
 
-def serve(settings: ControllerSettings, ready_fd: int | None = None) -> None:
+def serve(settings: ControllerSettings, ready_fd: int | None = None, *, restore: bool = False) -> None:
     """Run a controller until it is stopped; write one line to *ready_fd* once it can be reached.
+
+    With *restore* it goes on where one that was killed has ended: same keys, addresses, engines and requests.
 
     Raises:
         ClusterError, ConnectionFileError, ValueError, LookupError, OSError: it cannot start; the text says why.
@@ -48,23 +51,29 @@ def serve(settings: ControllerSettings, ready_fd: int | None = None) -> None:
     raise_descriptor_limit()
     policy = cast(Policy, plugins.load(POLICIES, settings.policy)())
     bound = bind_address(settings.ip) if settings.ip else ""
-    if bound:
+    if bound and not restore:
         check_free(bound, settings.port)
-    place = Place(settings)
+    place = Place(settings, restore=restore)
+    port = place.port or settings.port
     try:
-        _serve(settings, place, Hub(policy, Limits()), bound, ready_fd)
-    finally:
-        place.remove()
+        if bound and restore:
+            check_free(bound, port)
+        _serve(settings, place, Hub(policy, Limits()), f"{bound}:{port}" if bound else "", ready_fd)
+    except BaseException:
+        if not restore:  # else there may be another try
+            place.remove()
+        raise
+    place.remove()
     log.info("the controller has ended")
 
 
-def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, ready_fd: int | None) -> None:
+def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready_fd: int | None) -> None:
     loop = Loop()
     folder = place.store_folder
     make_private_folder(folder)
     spool = Spool(folder / "spool", settings.spool_bytes)
     limits = StoreLimits(settings.store_requests, settings.store_bytes, settings.store_age_s, 3 * settings.store_bytes)
-    store = Store(folder / RECORDS, loop.call_soon, limits)
+    store = Store(folder / RECORDS, loop.call_soon, limits, restore=place.restored)
 
     def end() -> None:
         store.close()  # hands its last `done` calls to the loop, which makes them before it stops
@@ -76,7 +85,7 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, rea
         router = Router(
             loop,
             unix=place.socket,
-            tcp=f"{bound}:{settings.port}" if bound else None,
+            tcp=tcp or None,
             keys=place.keys,
             on_hello=lambda hello, role: _about(settings, hello, role),
             on_message=controller.on_message,
@@ -85,7 +94,11 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, rea
         )
         controller.attach(router)
         try:
-            address = place.publish(bound, router.tcp_port)
+            if place.restored:
+                _restore(controller, store)
+            else:
+                spool.tidy()
+            address = place.publish(tcp.rpartition(":")[0], router.tcp_port)
             log.info("listening on %s", ", ".join(filter(None, (place.socket, address))))
             with _signals(loop, controller):
                 _tell(ready_fd)
@@ -96,6 +109,13 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, bound: str, rea
         store.close()
         spool.close()
         loop.close()
+
+
+def _restore(controller: Controller, store: Store) -> None:
+    past, store.past = store.past, Past()  # it may be large, and is needed once
+    unfinished = sum(task.submit is not None for task in past.tasks)
+    log.info("restored: %d engines, %d requests, %d of them unfinished", len(past.engines), len(past.tasks), unfinished)
+    controller.restore(past)
 
 
 def _about(settings: ControllerSettings, hello: Hello, role: str) -> Mapping[str, object]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from ippmpi.core.effects import Effect, Keep
+from ippmpi.core.restoring import Past
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
 from ippmpi.net.transfers import Sink, Source
-from ippmpi.wire.messages import Content, Message
+from ippmpi.wire.messages import Content, Message, Reply
 
 Callback = Callable[[], None]
 
@@ -65,6 +66,9 @@ class Speaker(Protocol):
 class Brain(Protocol):
     """The part of ``core.hub.Hub`` that is used here: every call returns effects, to be carried out in order."""
 
+    def restore(self, past: Past) -> Iterator[Effect]:
+        """Go on where an earlier life ended."""
+
     def connected(self, peer: Peer, about: Mapping[str, object]) -> Iterator[Effect]:
         """A peer is there (again)."""
 
@@ -97,6 +101,9 @@ class Records(Protocol):
     def keep(self, record: Keep, done: Callback) -> None:
         """Write a record, then call *done* on the loop's thread."""
 
+    def replies(self, task: str) -> list[Reply]:
+        """Return the replies to a task that are written."""
+
 
 class Mail(Protocol):
     """The part of net's ``Delivery`` that is used here."""
@@ -125,6 +132,9 @@ class Post(Protocol):
 
     def conversations(self) -> Iterable[Speaker]:
         """Return all conversations."""
+
+    def expect(self, name: str, role: str) -> Speaker:
+        """Begin a conversation with a peer that will come back."""
 
     def forget(self, name: str) -> None:
         """End a conversation for good."""

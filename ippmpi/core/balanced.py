@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ippmpi.core.deadlines import Deadlines
 from ippmpi.core.dependency import Condition, Location, Verdict
-from ippmpi.core.effects import Effect, Release, Send
+from ippmpi.core.effects import Effect, Release
 from ippmpi.core.ending import Ending
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger
@@ -60,7 +60,7 @@ class Scheduler:
 
     def _await(self, task: BalancedTask, condition: Condition, dependency: Dependency) -> None:
         for name in dict.fromkeys(map(TaskId, dependency.tasks)):
-            ended = self._ledger.ended.get(name)
+            ended = self._ledger.ended_record(name)
             if ended is not None:
                 condition.note(name, ended.succeeded, ended.engine)
             else:
@@ -105,7 +105,39 @@ class Scheduler:
             self.deadlines.clear(task)
             task.assign(engine)
             ledger.load(task, engine)
-            yield Send(engine.agent, Run(task.id, task.op, [chosen], list(task.contents), task.attempt))
+            run = Run(task.id, task.op, [chosen], list(task.contents), task.attempt)
+            yield from ledger.to_agent(engine.agent, run)
+
+    def adopt(self, task: BalancedTask, engine: Engine, attempt: int) -> bool:
+        """Enter that *engine* has *task*, which was handed out before the hub was restarted; say whether it counts.
+
+        It does if the task waits, or if another engine has an older attempt, which is over.
+        """
+        if task.parts.get(NOWHERE) is State.WAITING and attempt >= task.attempt:
+            self._ledger.queue.discard(task)
+            self.deadlines.clear(task)
+        elif self._is_past(task, attempt) and task.engine is not None:
+            self._ending.unload(task, task.engine)
+            task.requeue()
+        else:
+            return False
+        task.attempt = attempt
+        task.assign(engine)
+        engine.adopted += 1
+        self._ledger.load(task, engine)
+        return True
+
+    def _is_past(self, task: BalancedTask, attempt: int) -> bool:
+        """Return whether *task* was adopted as an attempt before *attempt*, which came after its failure."""
+        engine = task.engine
+        adopted = engine is not None and task.id in engine.balanced and engine.adopted > 0
+        return adopted and attempt > task.attempt and State.RUNNING in task.parts.values()
+
+    def resume(self) -> Iterator[Effect]:
+        """Hand out work again: the last agent has returned."""
+        for engine in self._engines.values():
+            self._ledger.report_load(engine)
+        yield from self._serve_all()
 
     def settle(self) -> Iterator[Effect]:
         """Follow up what ended and whose load changed, until nothing more can start."""

@@ -73,7 +73,7 @@ class Control:
         for part in engines:
             task.move(part, Event.RECALL)
         for agent, ids in self._ledger.by_agent(self._ledger.engines[part] for part in engines).items():
-            yield Send(agent, Revoke(task.id, ids, interrupt))
+            yield from self._ledger.to_agent(agent, Revoke(task.id, ids, interrupt))
 
     # --- engines ---
 

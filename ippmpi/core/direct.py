@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ippmpi.core.effects import Effect, Send
+from ippmpi.core.effects import Effect
 from ippmpi.core.ending import EMPTY, Ending
 from ippmpi.core.ledger import Ledger
-from ippmpi.core.task import NOWHERE, Event, Task
+from ippmpi.core.orphans import Orphans
+from ippmpi.core.task import NOWHERE, Event, State, Task
 from ippmpi.ids import EngineId, Peer
 from ippmpi.wire.messages import Content, Run, Submit
 
@@ -15,10 +16,11 @@ from ippmpi.wire.messages import Content, Run, Submit
 class Direct:
     """Turns one ``Submit`` into one ``Run`` per node."""
 
-    def __init__(self, ledger: Ledger, ending: Ending) -> None:
+    def __init__(self, ledger: Ledger, ending: Ending, orphans: Orphans) -> None:
         """Share the tables."""
         self._ledger = ledger
         self._ending = ending
+        self._orphans = orphans
 
     def make(self, peer: Peer, message: Submit) -> Task:
         """Make the task of *message*; its inline contents are not kept, as they are sent at once."""
@@ -28,11 +30,14 @@ class Direct:
         return Task(peer, message, places, spooled)
 
     def start(self, task: Task, message: Submit) -> Iterator[Effect]:
-        """Hand out *task*; the parts on engines that take no work fail."""
+        """Hand out *task*; the parts on engines that take no work fail, those on engines that have it run already."""
         shared = len(message.contents) == 1
         runs: dict[Peer, tuple[list[int], list[Content]]] = {}
         refused = []
+        has_it = self._orphans.holders(task.id)
         for index, target in enumerate(task.parts):
+            if task.parts[target] is not State.WAITING:
+                continue  # it had ended before the hub was started again
             engine = self._ledger.open_engine(target)
             if engine is None:
                 refused.append(target)
@@ -41,11 +46,14 @@ class Direct:
             task.engine = engine if len(task.parts) == 1 else None
             self._ledger.load(task, engine)
             self._ending.touch(engine)
+            if target in has_it:
+                continue
             engines, contents = runs.setdefault(engine.agent, ([], []))
             engines.append(target)
             contents.append(message.contents[0 if shared else index])
         for agent, (engines, contents) in runs.items():
-            yield Send(agent, Run(task.id, task.op, engines, contents[:1] if shared else contents))
+            run = Run(task.id, task.op, engines, contents[:1] if shared else contents)
+            yield from self._ledger.to_agent(agent, run)
         for target in refused:
             about = self._ledger.engines.get(target)
             yield from self._ending.fail(task, target, "EngineError", self._ledger.missing(target), engine=about)

@@ -22,7 +22,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Store a new request (``Submit``) or one of its ends (``Reply``); its sender is acknowledged when it is stored."""
+    """Store a new request (``Submit``), one of its ends (``Reply``), or who came and went (``EnginesChanged``).
+
+    The sender of the message that caused it is acknowledged when it is stored.
+    """
 
     task: TaskId
     message: Message
@@ -36,10 +39,23 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """Send the stored replies of *task* to *peer* again: those of *engines*, or (none named) the one there is.
+
+    ``complete``: what is not in the store is lost, and fails.
+    """
+
+    peer: Peer
+    task: TaskId
+    engines: list[int]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the controller, in good order."""
 
     reason: str
 
 
-Effect = Send | Keep | Release | Stop
+Effect = Send | Keep | Release | Replay | Stop

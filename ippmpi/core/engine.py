@@ -47,7 +47,9 @@ ENGINE_TRANSITIONS = {
 class Engine:
     """One process of one rank. A restarted rank is another Engine, also when it gets the same id."""
 
-    __slots__ = ("agent", "balanced", "completed", "direct", "host", "id", "pid", "rank", "recent", "state", "world")
+    __slots__ = (
+        "adopted", "agent", "balanced", "completed", "direct", "host", "id", "pid", "rank", "recent", "state", "world",
+    )  # fmt: skip
 
     def __init__(self, agent: Peer, world: WorldId, record: EngineRecord, recent: int) -> None:
         """Start JOINING; *recent* bounds the list of ended tasks."""
@@ -61,6 +63,7 @@ class Engine:
         self.direct: dict[TaskId, Task] = {}
         self.balanced: dict[TaskId, BalancedTask] = {}
         self.completed = 0
+        self.adopted = 0  # balanced tasks that it had when the hub came back
         self.recent: deque[TaskId] = deque(maxlen=recent)
 
     def move(self, event: EngineEvent) -> None:

@@ -17,9 +17,11 @@ from ippmpi.core.intake import check, problem
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.limits import Limits
 from ippmpi.core.membership import Membership
+from ippmpi.core.orphans import Orphans
 from ippmpi.core.policy import Policy
 from ippmpi.core.queries import Queries
 from ippmpi.core.relay import Relay
+from ippmpi.core.restoring import Past, Restoring
 from ippmpi.core.task import HANDED, BalancedTask, Event
 from ippmpi.core.uploads import Uploads
 from ippmpi.errors import ProtocolError
@@ -41,8 +43,10 @@ class Hub:
         self.ledger = Ledger(policy, limits)
         self.ending = Ending(self.ledger)
         self.scheduler = Scheduler(self.ledger, self.ending)
-        self._direct = Direct(self.ledger, self.ending)
-        self._membership = Membership(self.ledger, self.ending, self.scheduler)
+        self._orphans = Orphans(self.ledger)
+        self._direct = Direct(self.ledger, self.ending, self._orphans)
+        self._restoring = Restoring(self.ledger, self.scheduler, self._direct, self._orphans)
+        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring)
         self._control = Control(self.ledger, self.scheduler, self._membership)
         self._queries = Queries(self.ledger)
         self._relay = Relay(self.ledger)
@@ -54,6 +58,11 @@ class Hub:
         }
 
     # --- peers, contents, time ---
+
+    def restore(self, past: Past) -> Iterator[Effect]:
+        """Go on where an earlier life ended; before anybody connects. What its engines do is known when they return."""
+        yield from self._restoring.restore(past)
+        yield from self.scheduler.settle()
 
     def connected(self, peer: Peer, about: Mapping[str, object]) -> Iterator[Effect]:
         """Enter *peer*, or note that it is back. A client is told who is there."""
@@ -132,11 +141,15 @@ class Hub:
         elif message.placement is not None:
             balanced = self.scheduler.make(peer, message)
             self.ledger.add(balanced)
-            yield from self.scheduler.start(balanced, message)
+            balanced.begin_at(self._orphans.least_attempt(balanced.id))
+            if not self._restoring.adopt(balanced, self._orphans.holders(balanced.id)):
+                yield from self.scheduler.start(balanced, message)
         else:
             task = self._direct.make(peer, message)
             self.ledger.add(task)
             yield from self._direct.start(task, message)
+        for reply in self._orphans.claim(TaskId(message.task)):
+            yield from self._end(reply)
         yield from self.scheduler.settle()
 
     def _refuse(self, peer: Peer, message: m.Submit, found: tuple[str, str]) -> Iterator[Effect]:
@@ -148,6 +161,13 @@ class Hub:
     def on_reply(self, peer: Peer, message: m.Reply) -> Iterator[Effect]:
         """End one part of a task; a reply that nobody waits for (any more) is dropped."""
         self._check_speaker(peer, message.engine)
+        if self._orphans.keep(message):  # its request comes as soon as its client is back
+            yield Keep(TaskId(message.task), message)
+            return
+        yield from self._end(message)
+        yield from self.scheduler.settle()
+
+    def _end(self, message: m.Reply) -> Iterator[Effect]:
         task = self.ledger.tasks.get(TaskId(message.task))
         place = EngineId(message.engine)
         if task is None or task.parts.get(place) not in HANDED or message.attempt != task.attempt:
@@ -160,7 +180,10 @@ class Hub:
             yield from self.scheduler.reply(task, self.ledger.engines[place], message, event)
         else:
             yield from self.ending.end(task, place, event, message)
-        yield from self.scheduler.settle()
+
+    def on_still_waiting(self, peer: Peer, message: m.StillWaiting) -> Iterator[Effect]:
+        """Repeat what an earlier life has stored; fail what nobody knows of."""
+        return self._restoring.still_waiting(peer, message)
 
     def _check_speaker(self, peer: Peer, engine: int) -> None:
         """Raise ProtocolError if *engine* lives behind another agent; what is left of a lost one may come late."""

@@ -79,7 +79,8 @@ def _ran_on_several(task: str, ledger: Ledger) -> bool:
     live = ledger.tasks.get(TaskId(task))
     if live is not None:
         return len(live.parts) > 1
-    return ledger.ended[TaskId(task)].several
+    ended = ledger.ended_record(TaskId(task))
+    return ended is not None and ended.several
 
 
 def _problem_limits(message: Submit, ledger: Ledger) -> tuple[str, str] | None:

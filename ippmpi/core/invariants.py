@@ -40,7 +40,7 @@ def _check_task(task: Task, ledger: Ledger, waiting: set[int]) -> None:
 
 def _check_engine(engine: Engine, ledger: Ledger) -> None:
     assert engine.state in (EngineState.ALIVE, EngineState.STOPPING), f"{engine} is {engine.state}"
-    assert len(engine.balanced) <= AHEAD, f"{engine} holds {list(engine.balanced)}"
+    assert len(engine.balanced) <= AHEAD + engine.adopted, f"{engine} holds {list(engine.balanced)}"
     for task in (*engine.direct.values(), *engine.balanced.values()):
         assert ledger.tasks.get(task.id) is task, f"{engine} holds {task.id}, which has ended"
         assert task.parts[engine.id] in HANDED, f"{engine} holds {task.id}, which is {task.parts[engine.id]} there"

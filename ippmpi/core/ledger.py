@@ -42,7 +42,11 @@ class Agent:
 
 
 class Ledger:
-    """Tables, and what keeps two of them consistent. Decisions are made elsewhere."""
+    """Tables, and what keeps two of them consistent. Decisions are made elsewhere.
+
+    After a restart (see ``restoring.py``): ``former`` are tasks that had ended in an earlier life, ``restored`` all
+    that were read from the store; ``returning`` are agents that have not registered again, with what waits for them.
+    """
 
     def __init__(self, policy: Policy, limits: Limits) -> None:
         """Start empty, at time 0."""
@@ -58,6 +62,9 @@ class Ledger:
         self.tasks: dict[TaskId, Task] = {}
         self.ended: OrderedDict[TaskId, Ended] = OrderedDict()
         self.outcomes: Counter[State] = Counter()
+        self.former: dict[TaskId, Ended] = {}
+        self.restored: set[TaskId] = set()
+        self.returning: dict[Peer, list[Message]] = {}
         self.queue = Queue()
         self.held_bytes = 0
         self._serials = count()
@@ -96,7 +103,11 @@ class Ledger:
 
     def record_of(self, task: str) -> Task | Ended | None:
         """Return what is known of *task*."""
-        return self.tasks.get(TaskId(task)) or self.ended.get(TaskId(task))
+        return self.tasks.get(TaskId(task)) or self.ended_record(TaskId(task))
+
+    def ended_record(self, task: TaskId) -> Ended | None:
+        """Return what is remembered of *task* if it has ended."""
+        return self.ended.get(task) or self.former.get(task)
 
     # --- the load of engines ---
 
@@ -109,7 +120,8 @@ class Ledger:
         for engine in self._unreported:
             if engine.state is EngineState.ALIVE:
                 balanced = len(engine.balanced)
-                self.policy.update(engine.id, len(engine.direct), balanced, AHEAD - balanced)
+                room = 0 if self.returning else max(0, AHEAD - balanced)  # an agent may return with any waiting task
+                self.policy.update(engine.id, len(engine.direct), balanced, room)
         self._unreported.clear()
 
     def choose(self, among: AbstractSet[EngineId] | None, without: AbstractSet[EngineId]) -> EngineId | None:
@@ -139,6 +151,14 @@ class Ledger:
         self.report_load(engine)
 
     # --- peers ---
+
+    def to_agent(self, peer: Peer, message: Message) -> Iterator[Effect]:
+        """Send *message* about work; to an agent that has not returned, when it has."""
+        held = self.returning.get(peer)
+        if held is None:
+            yield Send(peer, message)
+        else:
+            held.append(message)
 
     def open_engine(self, engine: EngineId) -> Engine | None:
         """Return the engine with this id if it takes work."""

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ippmpi.core.balanced import Scheduler
-from ippmpi.core.effects import Effect, Send
+from ippmpi.core.effects import Effect, Keep, Send
 from ippmpi.core.ending import Ending, failure
 from ippmpi.core.engine import Engine, EngineEvent, EngineState
 from ippmpi.core.ledger import Agent, Client, Ledger
+from ippmpi.core.restoring import Restoring
 from ippmpi.core.task import NOWHERE, BalancedTask, Event, State
 from ippmpi.core.world import World, choose_base
 from ippmpi.errors import ProtocolError
-from ippmpi.ids import EngineId, Peer, WorldId
+from ippmpi.ids import EngineId, Peer, TaskId, WorldId
 from ippmpi.wire.messages import EngineLost, EngineRecord, EnginesChanged, Registered, RegisterEngines
+
+NO_TASK = TaskId("")
 
 UNSEEN = "it did not come back when its node got a new agent (its process has ended, or holds the GIL)"
 """The reason for an engine that did not join the agent that took the place of one that had died."""
@@ -38,11 +41,12 @@ class Loss:
 class Membership:
     """Lets peers come and go, and follows up what that means for tasks."""
 
-    def __init__(self, ledger: Ledger, ending: Ending, scheduler: Scheduler) -> None:
+    def __init__(self, ledger: Ledger, ending: Ending, scheduler: Scheduler, restoring: Restoring) -> None:
         """Share the tables."""
         self._ledger = ledger
         self._ending = ending
         self._scheduler = scheduler
+        self._restoring = restoring
 
     # --- clients and agents ---
 
@@ -77,6 +81,7 @@ class Membership:
             yield from self._lose(
                 [Loss(e, STOPPED if e.state is EngineState.STOPPING else reason) for e in agent.engines.values()]
             )
+        yield from self._restoring.given_up(peer)
 
     # --- engines join ---
 
@@ -101,6 +106,7 @@ class Membership:
             yield Send(agent, Registered(world.id, world.base or 0))
         if new:
             yield from self._join(world, new)
+        yield from self._restoring.returned(peer, attached, message.tasks)
         if message.whole:
             mine = ledger.agents[peer].engines.values()
             gone = [engine for engine in mine if engine.world == world.id and engine not in attached]
@@ -130,7 +136,9 @@ class Membership:
             engine.move(EngineEvent.JOIN)
             self._ledger.engines[engine.id] = engine
             self._ledger.losses.pop(engine.id, None)
-        yield from self._ledger.tell_clients(EnginesChanged([self._record(e) for e in engines], [], []))
+        change = EnginesChanged([self._record(e) for e in engines], [], [])
+        yield Keep(NO_TASK, change)
+        yield from self._ledger.tell_clients(change)
         yield from self._scheduler.join(engines)
 
     def _record(self, engine: Engine) -> EngineRecord:
@@ -146,6 +154,8 @@ class Membership:
             return
         reason = STOPPED if message.expected else message.cause or "its process ended"
         yield from self._lose([Loss(engine, reason, message.output[-self._ledger.limits.last_output :])])
+        if not self._ledger.agents[peer].engines:
+            yield from self._restoring.given_up(peer)
 
     def stop(self, engines: list[Engine]) -> Iterator[Effect]:
         """Note that *engines* were told to stop: they get no more work."""
@@ -157,8 +167,9 @@ class Membership:
         known = [loss for loss in losses if self._strike(loss)]
         if known:
             left = [int(loss.engine.id) for loss in known]
-            reasons = [loss.reason for loss in known]
-            yield from self._ledger.tell_clients(EnginesChanged([], left, reasons))
+            change = EnginesChanged([], left, [loss.reason for loss in known])
+            yield Keep(NO_TASK, change)
+            yield from self._ledger.tell_clients(change)
         yield from self._scheduler.leave([loss.engine for loss in known])
         for loss in known:
             yield from self._fail_tasks(loss)

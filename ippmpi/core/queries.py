@@ -91,7 +91,13 @@ class Queries:
         answer: dict[str, list[str]] = {"pending": [], "completed": [], "unknown": []}
         for name in names:
             task = TaskId(name)
-            kind = "pending" if task in self._ledger.tasks else "completed" if task in self._ledger.ended else "unknown"
+            kind = (
+                "pending"
+                if task in self._ledger.tasks
+                else "completed"
+                if self._ledger.ended_record(task)
+                else "unknown"
+            )
             answer[kind].append(name)
         return answer
 

@@ -110,7 +110,7 @@ class BalancedTask(Task):
     """A task with one part, which the hub places; it may wait, move and be tried again."""
 
     __slots__ = (
-        "after", "candidates", "deadline", "failed_on", "follow", "inline_bytes", "last_failure",
+        "after", "candidates", "deadline", "failed_on", "follow", "inline_bytes", "last_failure", "least_attempt",
         "refused_by", "retries", "serial", "timeout_s",
     )  # fmt: skip
 
@@ -129,6 +129,7 @@ class BalancedTask(Task):
         self.failed_on: frozenset[Engine] = frozenset()  # to be avoided while another engine qualifies
         self.refused_by: frozenset[Engine] = frozenset()  # UnmetDependency: never again
         self.last_failure = ""
+        self.least_attempt = 0  # of the next one: earlier ones were seen by engines before the hub was restarted
         self.inline_bytes = sum(len(content.inline) for content in message.contents)
 
     def assign(self, engine: Engine) -> None:
@@ -137,12 +138,18 @@ class BalancedTask(Task):
         self.parts = {engine.id: state}
         self.engine = engine
 
+    def begin_at(self, attempt: int) -> None:
+        """Have no attempt below *attempt* that is not under way yet."""
+        self.least_attempt = max(self.least_attempt, attempt)
+        if self.parts.get(NOWHERE) is State.WAITING:
+            self.attempt = max(self.attempt, attempt)
+
     def requeue(self) -> None:
         """Move the part from its engine back to the queue."""
         assert self.engine is not None
         state = self.move(self.engine.id, Event.REQUEUE)
         self.parts = {NOWHERE: state}
-        self.attempt += 1
+        self.attempt = max(self.attempt + 1, self.least_attempt)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ippmpi.core.balanced import Scheduler
-from ippmpi.core.effects import Effect, Send
+from ippmpi.core.effects import Effect
 from ippmpi.core.ending import Ending
 from ippmpi.core.ledger import Ledger
 from ippmpi.core.task import HANDED, NOWHERE, BalancedTask, State, Task
@@ -36,7 +36,7 @@ class Uploads:
         engines = [self._ledger.engines[part] for part in parts]
         # before the failures: whatever starts on these engines next must not queue behind this task
         for agent, ids in self._ledger.by_agent(engines).items():
-            yield Send(agent, Revoke(task.id, ids))
+            yield from self._ledger.to_agent(agent, Revoke(task.id, ids))
         for part, engine in zip(parts, engines, strict=True):
             yield from self._ending.fail(task, part, "TaskAborted", text, engine=engine)
 

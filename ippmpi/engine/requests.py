@@ -127,7 +127,7 @@ class Requests:
         run = delivery.message
         assert isinstance(run, Run)
         known = self._known.get(run.task)
-        if known is not None and known.attempt == run.attempt:
+        if known is not None and (known.attempt == run.attempt or known.arriving is not None):
             self._refresh(known, run)
         elif self._finished.get(run.task) != run.attempt:
             self._queue(run)
@@ -161,6 +161,7 @@ class Requests:
         """Take the content of a repeated request if the first copy still waits for it: its agent may be gone."""
         if request.arriving is not None:
             request.arriving.close()
+            request.attempt = run.attempt  # that of a restarted controller may be another one
             fresh = self._request(run)
             request.content, request.arriving = fresh.content, fresh.arriving
             self._hand_over()

@@ -121,9 +121,15 @@ class Conversation:
         """Say that the source of *transfer* has more available than before."""
         self.touch()
 
-    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None]) -> None:
+    def accept(
+        self,
+        transfer: int,
+        sink: Sink,
+        on_end: Callable[[bool], None],
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
         """Pull content *transfer* into *sink*; see ``Transfers.accept``."""
-        self.transfers.accept(transfer, sink, on_end)
+        self.transfers.accept(transfer, sink, on_end, on_lost)
         self.touch()
 
     def reject(self, transfer: int) -> None:

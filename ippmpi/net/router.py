@@ -182,7 +182,7 @@ class Router:
         elif conversation.role != hello.role:
             raise ProtocolError(f"{hello.peer} is known in the role {conversation.role!r}, not {hello.role!r}")
         else:
-            self._by_token.pop(self._tokens[hello.peer], None)
+            self._by_token.pop(self._tokens.get(hello.peer, b""), None)
             self._drop_wire(conversation, "data")
         conversation.about, conversation.python = about, hello.python
         self._by_token[hello.token] = conversation
@@ -264,6 +264,13 @@ class Router:
         """Return the conversation with the peer of that name."""
         return self._by_name.get(name)
 
+    def expect(self, name: str, role: str) -> Conversation:
+        """Begin a conversation with a peer that an earlier life of this process knew; what is said to it waits."""
+        conversation = self._by_name.get(name)
+        if conversation is None:
+            conversation = self._by_name[name] = Conversation(name, role, self._dirty.append)
+        return conversation
+
     def conversations(self) -> list[Conversation]:
         """Return all conversations, connected or not."""
         return list(self._by_name.values())
@@ -273,7 +280,7 @@ class Router:
         conversation = self._by_name.pop(name, None)
         if conversation is None:
             return
-        self._by_token.pop(self._tokens.pop(name), None)
+        self._by_token.pop(self._tokens.pop(name, b""), None)
         self._drop_wire(conversation, "control")
         self._drop_wire(conversation, "data")
         conversation.transfers.lose_incoming()

@@ -68,6 +68,7 @@ class Incoming:
 
     sink: Sink
     on_end: Callable[[bool], None]
+    on_lost: Callable[[], None] | None = None
     received: int = 0
     granted: int = 0
 
@@ -159,14 +160,24 @@ class Transfers:
 
     # --- receiving ---------------------------------------------------------------------------
 
-    def accept(self, transfer: int, sink: Sink, on_end: Callable[[bool], None]) -> None:
-        """Pull incoming content *transfer* into *sink*; *on_end* gets True when it is whole, False if it failed."""
+    def accept(
+        self,
+        transfer: int,
+        sink: Sink,
+        on_end: Callable[[bool], None],
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Pull incoming content *transfer* into *sink*; *on_end* gets True when it is whole, False if it failed.
+
+        *on_lost* (default: it failed) is called instead if the sender has lost its memory: then the message that
+        named the content will come again, with another number.
+        """
         if transfer in self._incoming:
             raise ProtocolError(f"transfer {transfer} is under way already")
         if sink.size == 0:
             on_end(True)
             return
-        self._incoming[transfer] = Incoming(sink, on_end)
+        self._incoming[transfer] = Incoming(sink, on_end, on_lost)
         self._grant(transfer)
 
     def reject(self, transfer: int) -> None:
@@ -233,7 +244,10 @@ class Transfers:
         lost, self._incoming = self._incoming, {}
         self._grants.clear()
         for incoming in lost.values():
-            incoming.on_end(False)
+            if incoming.on_lost is not None:
+                incoming.on_lost()
+            else:
+                incoming.on_end(False)
 
     @property
     def active(self) -> bool:

@@ -11,35 +11,46 @@ from pathlib import Path
 
 import msgspec
 
+from ippmpi.core.restoring import Past, PastTask
+from ippmpi.ids import Peer
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, StoreLimits
-from ippmpi.wire.messages import Failure, Reply, Submit
+from ippmpi.wire.frames import decode, encode
+from ippmpi.wire.messages import Content, EngineRecord, EnginesChanged, Failure, Reply, Submit
 
-SCHEMA_VERSION = 1
+Kept = Submit | Reply | EnginesChanged
 
+SCHEMA_VERSION = 3
+
+# message: the whole request, until it has ended; spooled: the value's key in the spool, or 0;
+# engines: those that are there now. Both are what a controller needs that was started again.
 # replies are an ordinary table: blobs of up to 64 KB in a WITHOUT ROWID tree would make every look-up slow
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
     task TEXT PRIMARY KEY, client TEXT NOT NULL, op TEXT NOT NULL, label TEXT NOT NULL, targets TEXT NOT NULL,
     expected INTEGER NOT NULL, submitted REAL NOT NULL, finished REAL, lost INTEGER NOT NULL DEFAULT 0,
-    size INTEGER NOT NULL
+    size INTEGER NOT NULL, message BLOB
 );
 CREATE INDEX IF NOT EXISTS requests_finished ON requests (finished) WHERE finished IS NOT NULL;
 CREATE TABLE IF NOT EXISTS replies (
     task TEXT NOT NULL, engine INTEGER NOT NULL, failure TEXT, content BLOB, size INTEGER NOT NULL,
-    started REAL NOT NULL, completed REAL NOT NULL
+    started REAL NOT NULL, completed REAL NOT NULL, spooled INTEGER NOT NULL, attempt INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS replies_task ON replies (task, engine);
+CREATE TABLE IF NOT EXISTS engines (engine INTEGER PRIMARY KEY, record BLOB NOT NULL);
 """
 
-ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?)"
+ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?, ?)"
 
-ADD_REPLY = """INSERT OR REPLACE INTO replies SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
+ADD_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-CLOSE_REQUEST = """UPDATE requests SET size = size + ?2, finished = coalesce(finished,
-CASE WHEN (SELECT count(*) FROM replies WHERE task = ?1) >= expected THEN ?3 END) WHERE task = ?1"""
+CLOSE_REQUEST = """UPDATE requests SET size = size + ?2, (finished, message) = (
+SELECT CASE WHEN count(*) >= expected THEN coalesce(finished, ?3) ELSE finished END,
+CASE WHEN count(*) < expected THEN message END FROM replies WHERE replies.task = ?1) WHERE task = ?1"""
 
-MARK_LOST = """INSERT INTO requests VALUES (?1, ?2, '', '', '[]', 0, ?3, ?3, 1, ?4)
+ADD_ENGINE = "INSERT OR REPLACE INTO engines VALUES (?, ?)"
+DROP_ENGINE = "DELETE FROM engines WHERE engine = ?"
+
+MARK_LOST = """INSERT INTO requests VALUES (?1, ?2, '', '', '[]', 0, ?3, ?3, 1, ?4, NULL)
 ON CONFLICT (task) DO UPDATE SET lost = 1, finished = coalesce(finished, ?3)"""
 
 LIST = """SELECT task, client, op, label, targets, submitted, finished, lost,
@@ -60,28 +71,56 @@ def client_of(task: str) -> str:
 class Database:
     """The file. Whoever uses it sees to it that it is one thread at a time."""
 
-    def __init__(self, path: Path, limits: StoreLimits) -> None:
-        """Open or make the file; what a former controller left unfinished is lost from now on.
+    def __init__(self, path: Path, limits: StoreLimits, *, restore: bool = False) -> None:
+        """Open or make the file; unless *restore*, what a former controller left unfinished is lost from now on.
 
         Raises:
             sqlite3.Error: the file cannot be made, or is not a store.
         """
         self._limits = limits
         self._db = connect(path)
+        try:
+            self._prepare(restore)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, restore: bool) -> None:
+        limits = self._limits
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise sqlite3.DatabaseError(f"it is a store of version {version}, this is version {SCHEMA_VERSION}")
         self._db.executescript(SCHEMA)
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._db.execute(f"PRAGMA max_page_count = {limits.file_bytes // page}")
-        self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (time.time(),))
+        if restore:
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        else:
+            self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (time.time(),))
+            self._db.execute("DELETE FROM replies WHERE task NOT IN (SELECT task FROM requests)")
+            self._db.execute("DELETE FROM engines")
+            self._db.execute("UPDATE replies SET spooled = 0 WHERE spooled")
         self._count = self._bytes = 0
         self._recount()
 
-    def write(self, records: Iterable[tuple[float, Submit | Reply]], lost: Iterable[str] = ()) -> None:
+    def past(self) -> Past:
+        """Return all that a controller needs to go on where another one was killed.
+
+        Raises:
+            sqlite3.Error, msgspec.DecodeError, ProtocolError: the file is damaged.
+        """
+        return read_past(self._db)
+
+    def write(self, records: Iterable[tuple[float, Kept]], lost: Iterable[str] = ()) -> None:
         """Write all *records* (each with its time) and mark the tasks in *lost*, in one transaction.
 
         Raises:
             sqlite3.Error: nothing was written.
         """
+        records = list(records)
         requests, replies, closed, added = _rows(records)
         marks = [(task, client_of(task), time.time(), ROW_BYTES) for task in lost]
         with self._transaction() as db:
@@ -89,6 +128,10 @@ class Database:
             db.executemany(ADD_REPLY, replies)
             db.executemany(CLOSE_REQUEST, [(task, size, time.time()) for task, size in closed.items()])
             db.executemany(MARK_LOST, marks)
+            for _, message in records:
+                if type(message) is EnginesChanged:
+                    db.executemany(ADD_ENGINE, [(r.id, msgspec.msgpack.encode(r)) for r in message.joined])
+                    db.executemany(DROP_ENGINE, [(engine,) for engine in message.left])
         self._count += len(requests) + len(marks)
         self._bytes += added + sum(closed.values())
 
@@ -163,7 +206,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _rows(
-    records: Iterable[tuple[float, Submit | Reply]],
+    records: Iterable[tuple[float, Kept]],
 ) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], dict[str, int], int]:
     """Return the rows of requests and of replies, the bytes by which each request grows, and those of new ones."""
     to_json = msgspec.json.encode
@@ -176,13 +219,16 @@ def _rows(
             targets = to_json(m.targets).decode()
             expected = len(m.targets) if m.placement is None else 1
             size = len(targets) + len(m.label) + ROW_BYTES
-            requests.append((m.task, client_of(m.task), m.op, m.label, targets, expected, at, size))
+            requests.append((m.task, client_of(m.task), m.op, m.label, targets, expected, at, size, encode(m)))
             added += size
+            if any(content.transfer for content in m.contents):
+                closed.setdefault(m.task, 0)  # it is written when its contents are whole; it may have ended by then
         elif type(m) is Reply:
             failure = None if m.failure is None else to_json(m.failure).decode()
             content = None if m.content.transfer else m.content.inline
             size = m.content.size or len(m.content.inline)
-            replies.append((m.task, m.engine, failure, content, size, m.started, m.completed))
+            times, spooled = (m.started, m.completed), m.content.transfer
+            replies.append((m.task, m.engine, failure, content, size, *times, spooled, m.attempt))
             kept = len(content or b"") + len(failure or "") + ROW_BYTES
             closed[m.task] = closed.get(m.task, 0) + kept
     return requests, replies, closed, added
@@ -204,6 +250,60 @@ def read_request(db: sqlite3.Connection, task: str) -> RequestRecord | None:
         return None
     query = "SELECT engine, failure, content, size, started, completed FROM replies WHERE task = ? ORDER BY engine"
     return replace(_request(row), replies=tuple(_reply(r) for r in db.execute(query, (task,))))
+
+
+def read_past(db: sqlite3.Connection) -> Past:
+    """Return what a controller needs to go on; see ``Database.past``."""
+    decode_record = msgspec.msgpack.Decoder(EngineRecord).decode
+    engines = [decode_record(record) for (record,) in db.execute("SELECT record FROM engines ORDER BY engine")]
+    ends: dict[str, dict[int, bool]] = {}
+    for task, engine, succeeded in db.execute("SELECT task, engine, failure IS NULL FROM replies"):
+        ends.setdefault(task, {})[engine] = bool(succeeded)
+    tasks = []
+    for task, client, finished, message in db.execute(
+        "SELECT task, client, finished, message FROM requests ORDER BY rowid"
+    ):
+        submit = None if finished is not None or message is None else decode(message)
+        if isinstance(submit, Submit | None):
+            tasks.append(PastTask(task, Peer(f"client:{client}"), ends.pop(task, {}), submit))
+    tasks = _in_order(tasks)
+    early = [reply for task in ends for reply in read_replies(db, task)]
+    spooled = [key for (key,) in db.execute("SELECT spooled FROM replies WHERE spooled")]
+    return Past(engines, tasks, early, spooled)
+
+
+def _in_order(tasks: list[PastTask]) -> list[PastTask]:
+    """Return *tasks* with those of each client in the order of submission: large ones were written when whole."""
+    places: dict[str, list[int]] = {}
+    for place, task in enumerate(tasks):
+        places.setdefault(task.owner, []).append(place)
+    ordered = list(tasks)
+    for mine in places.values():
+        for place, task in zip(mine, sorted((tasks[p] for p in mine), key=_number), strict=True):
+            ordered[place] = task
+    return ordered
+
+
+def _number(task: PastTask) -> int:
+    number = task.task.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def read_replies(db: sqlite3.Connection, task: str) -> list[Reply]:
+    """Return the replies to one task, as they were sent but for the keys of spooled contents."""
+    query = "SELECT engine, failure, content, size, started, completed, spooled, attempt FROM replies WHERE task = ?"
+    return [
+        Reply(
+            task,
+            engine,
+            Content(content or b"", size, spooled),
+            None if failure is None else msgspec.json.decode(failure, type=Failure),
+            started,
+            completed,
+            attempt,
+        )
+        for engine, failure, content, size, started, completed, spooled, attempt in db.execute(query, (task,))
+    ]
 
 
 def _request(row: Sequence[object]) -> RequestRecord:

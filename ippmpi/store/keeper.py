@@ -22,9 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ippmpi.core.effects import Keep
+from ippmpi.core.restoring import Past
 from ippmpi.store import database
 from ippmpi.store.records import RequestRecord, StoreLimits
-from ippmpi.wire.messages import Reply, Submit
+from ippmpi.store.reopening import reopen
+from ippmpi.wire.messages import EnginesChanged, Reply
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,24 @@ DROP_EVERY_S = 0.5
 LOST_REMEMBERED = 10_000
 CLOSE_TIMEOUT_S = 30.0
 
-_Entry = tuple[float, Submit | Reply, Callback]
+_Entry = tuple[float, database.Kept, Callback]
 
 
 class Store:
     """Records of one controller, in one file. ``keep`` belongs to the loop's thread; reading to any."""
 
-    def __init__(self, path: Path, call_soon: Callable[[Callback], None], limits: StoreLimits | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        call_soon: Callable[[Callback], None],
+        limits: StoreLimits | None = None,
+        *,
+        restore: bool = False,
+    ) -> None:
         """Open or make the file at *path* and start the thread; *call_soon* is the loop's.
+
+        With *restore* ``past`` is what a controller that was killed has left in it; a file that is damaged is put
+        aside, and what can be read goes on.
 
         Raises:
             sqlite3.Error: the file cannot be made, or is not a store.
@@ -55,9 +67,14 @@ class Store:
         self._path = path
         self._call_soon = call_soon
         self._limits = limits or StoreLimits()
-        self._database = database.Database(path, self._limits)
+        self.past = Past()
+        if restore:
+            self._database, self.past = reopen(path, self._limits)
+        else:
+            self._database = database.Database(path, self._limits)
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._hurry = threading.Event()
         self._lost: dict[str, None] = {}
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
@@ -68,9 +85,11 @@ class Store:
     def keep(self, record: Keep, done: Callback) -> None:
         """Write the request or end in *record*; *done* is called on the loop's thread once that is so (or lost)."""
         message = record.message
-        if not isinstance(message, Submit | Reply):
-            raise TypeError(f"the store keeps Submit and Reply, not {type(message).__name__}")
+        if not isinstance(message, database.Kept):
+            raise TypeError(f"the store keeps Submit, Reply and EnginesChanged, not {type(message).__name__}")
         self._queue.put((time.time(), message, done))
+        if isinstance(message, EnginesChanged):
+            self._hurry.set()  # rare, and what a controller that is restored cannot do without
 
     def load(self) -> list[RequestRecord]:
         """Return all requests that are written, in the order of their arrival, without their replies."""
@@ -82,11 +101,17 @@ class Store:
         with contextlib.closing(database.connect(self._path)) as db:
             return database.read_request(db, task)
 
+    def replies(self, task: str) -> list[Reply]:
+        """Return the replies to a task that are written, with keys of the spool for large values."""
+        with contextlib.closing(database.connect(self._path)) as db:
+            return database.read_replies(db, task)
+
     def close(self) -> None:
         """Write what is queued, then close the file; the last ``done`` calls are handed to the loop."""
         if self._closing.is_set():
             return
         self._closing.set()
+        self._hurry.set()
         self._queue.put(None)
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():  # the disk hangs: the process must end all the same
@@ -115,7 +140,9 @@ class Store:
         first = self._queue.get()
         if first is None:
             return [], False
-        self._closing.wait(GATHER_S)
+        if not self._closing.is_set():
+            self._hurry.wait(GATHER_S)
+            self._hurry.clear()
         entries = [first]
         with contextlib.suppress(queue.Empty):
             while True:
@@ -136,8 +163,9 @@ class Store:
         self._prune()
 
     def _lose(self, entries: list[_Entry]) -> None:
-        for entry in entries:
-            self._lost[entry[1].task] = None
+        for _, message, _ in entries:
+            if not isinstance(message, EnginesChanged):
+                self._lost[message.task] = None
         while len(self._lost) > LOST_REMEMBERED:
             del self._lost[next(iter(self._lost))]
 

@@ -1,8 +1,7 @@
-"""Large contents on their way through the controller, each in a file that has no name.
+"""Large contents on their way through the controller, each in a file.
 
-A file is unlinked as soon as it is open: only the descriptor is left, so nothing stays behind
-after any kill. (A controller that resumes after a restart will have to name them.) Its pages are
-the kernel's cache, not this process's memory. What has arrived can be read while the rest is still
+A file has a name, so that a controller that was killed finds it again, and loses it with its last owner. Its
+pages are the kernel's cache, not this process's memory. What has arrived can be read while the rest is still
 coming, so a content passes through instead of being stored first and then forwarded.
 """
 
@@ -11,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 SPOOL_BYTES = 16 << 30
+
+PREFIX = "content-"
 
 
 class SpoolFile:
@@ -25,13 +25,14 @@ class SpoolFile:
     space is free again.
     """
 
-    __slots__ = ("_fd", "_free", "_owners", "_received", "size")
+    __slots__ = ("_fd", "_free", "_owners", "_received", "path", "size")
 
-    def __init__(self, fd: int, size: int, free: Callable[[SpoolFile], None]) -> None:
-        """Own *fd*; *free* is called once when nobody needs the file any more."""
+    def __init__(self, path: Path, fd: int, size: int, free: Callable[[SpoolFile], None], received: int = 0) -> None:
+        """Own *path*, open as *fd*; *free* is called once when nobody needs the file any more."""
         self.size = size
+        self.path = path
         self._fd = fd
-        self._received = 0
+        self._received = received
         self._owners = 1
         self._free = free
 
@@ -83,6 +84,7 @@ class SpoolFile:
         if not self._owners:
             os.close(self._fd)
             self._fd = -1
+            self.path.unlink(missing_ok=True)
             self._free(self)
 
 
@@ -90,7 +92,7 @@ class Spool:
     """All contents that the controller holds now, in one folder, bounded in bytes."""
 
     def __init__(self, folder: Path, limit_bytes: int = SPOOL_BYTES) -> None:
-        """Use *folder* (on a local disk; made if missing)."""
+        """Use *folder* (on a local disk; made if missing). See ``reopen`` and ``tidy`` for what is in it already."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._limit = limit_bytes
@@ -101,8 +103,8 @@ class Spool:
         """Return how many contents there are."""
         return len(self._files)
 
-    def create(self, size: int) -> SpoolFile:
-        """Make room for a content of *size* bytes.
+    def create(self, key: int, size: int) -> SpoolFile:
+        """Make room for a content of *size* bytes, named *key*.
 
         Raises:
             OSError: there is no room, or no descriptor; the text says which and what to do.
@@ -113,12 +115,41 @@ class Spool:
                 f"the controller's spool holds {self.used_bytes} of at most {self._limit} bytes, {size} more do not "
                 "fit: wait for earlier work, or raise the setting spool_bytes",
             )
-        fd, name = tempfile.mkstemp(prefix="content-", dir=self._folder)
-        os.unlink(name)
-        file = SpoolFile(fd, size, self._forget)
+        path = self._path(key)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return self._enter(SpoolFile(path, fd, size, self._forget))
+
+    def reopen(self, key: int, size: int) -> SpoolFile | None:
+        """Return the content of *size* bytes that an earlier controller has named *key*; None if it is not whole."""
+        path = self._path(key)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        if os.fstat(fd).st_size != size:
+            os.close(fd)
+            return None
+        return self._enter(SpoolFile(path, fd, size, self._forget, size))
+
+    def _path(self, key: int) -> Path:
+        return self._folder / f"{PREFIX}{key}"
+
+    def _enter(self, file: SpoolFile) -> SpoolFile:
         self._files.add(file)
-        self.used_bytes += size
+        self.used_bytes += file.size
         return file
+
+    def last_key(self) -> int:
+        """Return the largest key in use, also of what an earlier controller has left; 0 if there is none."""
+        names = [path.name.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def tidy(self, keep: Iterable[int] = ()) -> None:
+        """Remove what an earlier controller has left and nobody has reopened, except the keys in *keep*."""
+        used = {file.path for file in self._files} | {self._path(key) for key in keep}
+        for path in self._folder.glob(f"{PREFIX}*"):
+            if path not in used:
+                path.unlink(missing_ok=True)
 
     def _forget(self, file: SpoolFile) -> None:
         self._files.discard(file)

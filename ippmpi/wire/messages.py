@@ -166,6 +166,23 @@ class Shutdown(Message, frozen=True):
     controller: bool = False
 
 
+class Awaited(Record, frozen=True):
+    """A task that a client waits for: on these engines, or (none named) wherever the hub has placed it."""
+
+    task: str
+    engines: list[int]
+
+
+class StillWaiting(Message, frozen=True):
+    """What this client waits for, told to a controller that knows no session of it; follows what is sent again.
+
+    The hub repeats the replies that an earlier life of it has stored. What nobody knows of fails.
+    """
+
+    ROUTE: ClassVar[str] = "client -> hub"
+    tasks: list[Awaited]
+
+
 class Farewell(Message, frozen=True):
     """This client is closed on purpose and takes no more replies."""
 
@@ -249,10 +266,25 @@ class StopEngines(Message, frozen=True):
 # --- agent -> hub --------------------------------------------------------------------------------
 
 
+class Held(Record, frozen=True):
+    """A task that an engine has, as this attempt.
+
+    ``absent``: it has it not, as its content is still under way, or its reply was a failure that may have led to
+    another attempt. If the task is handed out again, this is the lowest attempt that the engine takes for a new one.
+    """
+
+    task: str
+    attempt: int = 0
+    absent: bool = False
+
+
 class RegisterEngines(Message, frozen=True):
     """Ranks of one world that live on one node. ``EngineRecord.id`` is -1 here: the hub chooses.
 
     ``whole``: they are all that this node has; others that an earlier agent had there are gone.
+
+    ``tasks``, one list per engine: what it has, or has replied to without an acknowledgement; for a
+    controller that was started again.
     """
 
     ROUTE: ClassVar[str] = "agent -> hub"
@@ -260,6 +292,7 @@ class RegisterEngines(Message, frozen=True):
     size: int
     engines: list[EngineRecord]
     whole: bool = False
+    tasks: list[list[Held]] = []
 
 
 class EngineLost(Message, frozen=True):

@@ -95,6 +95,7 @@ class Talk:
         self.offered: dict[int, Any] = {}
         self.accepted: dict[int, tuple[Any, Callable[[bool], None]]] = {}
         self.rejected: list[int] = []
+        self.lost: dict[int, Callable[[], None] | None] = {}
 
     @property
     def idle(self) -> bool:
@@ -128,7 +129,8 @@ class Talk:
     def withdraw(self, transfer: int) -> None:
         self.offered[transfer] = None
 
-    def accept(self, transfer: int, sink: Any, on_end: Callable[[bool], None]) -> None:
+    def accept(self, transfer: int, sink: Any, on_end: Callable[[bool], None], on_lost: Any = None) -> None:
+        self.lost[transfer] = on_lost
         self.accepted[transfer] = (sink, on_end)
 
     def reject(self, transfer: int) -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.fakes import Child, Node, Parcel, StartChild, Talk
@@ -22,6 +23,7 @@ from ippmpi.wire.messages import (
     Deliver,
     EngineLost,
     EngineRecord,
+    Held,
     Output,
     Registered,
     RegisterEngines,
@@ -105,7 +107,26 @@ def test_a_new_controller_is_told_of_those_who_were_known_first_of_all(staff: St
     assert len(staff.controller.sent) == 1  # still under way: the session sends it again
     staff.controller.ack()
     staff.ranks.register_again()
-    assert staff.controller.urgent == [staff.controller.sent[0]]
+    (again,) = staff.controller.urgent
+    assert again == msgspec.structs.replace(staff.controller.sent[0], tasks=[[], []])
+
+
+def test_a_new_controller_is_told_what_engines_have(staff: Staff, child: StartChild) -> None:
+    for rank in range(2):
+        staff.join(child(), rank, 2, 2)
+    staff.controller.ack()
+    first, second = staff.members
+    for task in ("a-1", "a-2", "a-3"):
+        first.begin(task)
+    first.finish("a-1")
+    first.replied["a-1"] = 0
+    first.awaiting.add("a-3")
+    second.begin("a-2")
+    staff.ranks.register_again()
+    assert staff.controller.urgent[-1].tasks == [
+        [Held("a-1"), Held("a-2"), Held("a-3", 0, True)],
+        [Held("a-2")],
+    ]
 
 
 def test_every_rank_gets_base_plus_rank(staff: Staff, child: StartChild) -> None:

@@ -13,7 +13,7 @@ from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.ranks import Post, Ranks
 from ippmpi.agent.rejoining import REJOIN_S, Rejoining
 from ippmpi.agent.traces import Traces
-from ippmpi.wire.messages import Content, EngineRecord, Output, RegisterEngines, Reply, Run
+from ippmpi.wire.messages import Content, EngineRecord, Held, Output, RegisterEngines, Reply, Run
 
 
 class Successor:
@@ -97,3 +97,9 @@ def test_output_belongs_to_the_task_that_runs_and_replies_are_passed_on_before_i
     assert [(o.task, o.engine) for o in successor.controller.of(Output)] == [("b", 0)]
     successor.node.relay.on_reply(Parcel(successor.talks[0], Reply("b", 0, Content(inline=b"x"))))
     assert [reply.task for reply in successor.controller.of(Reply)] == ["b"]
+
+
+def test_a_controller_that_was_restarted_too_hears_what_the_ranks_have(successor: Successor, child: StartChild) -> None:
+    successor.back(child(), 0, 1, tasks={"a": 1}, finished={"b": 0})
+    (whole,) = successor.whole()
+    assert whole.tasks == [[Held("a", 1)]]

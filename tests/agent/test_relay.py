@@ -6,9 +6,9 @@ import pytest
 
 from agent.fakes import Node, Parcel, StartChild, Talk
 from ippmpi.agent.members import LocalEngine
-from ippmpi.agent.relay import TOGETHER_S
+from ippmpi.agent.relay import RENEW_S, TOGETHER_S
 from ippmpi.errors import ProtocolError
-from ippmpi.wire.messages import Content, ContentReady, Display, Output, Reply, Revoke, Run
+from ippmpi.wire.messages import Content, ContentReady, Display, Failure, Held, Output, Reply, Revoke, Run
 
 
 @pytest.fixture
@@ -185,3 +185,60 @@ def test_a_single_reply_does_not_wait(node: Node, engines: list[LocalEngine]) ->
     node.relay.on_run(Parcel(node.controller, Run("t", "apply", [1], [Content(b"abc")])))
     node.relay.on_reply(Parcel(engines[1].conversation, Reply("t", 1, Content(b"1"))))
     assert node.controller.held == 0
+
+
+def test_a_reply_is_named_to_a_new_controller_until_it_is_acknowledged(node: Node, child: StartChild) -> None:
+    engine = node.join(child())
+    engine.begin("a-1")
+    assert engine.has() == [Held("a-1")]
+    node.relay.on_reply(Parcel(engine.conversation, Reply("a-1", 0, Content(b"x", 1))))
+    assert engine.has() == [Held("a-1")]
+    node.controller.ack()
+    assert engine.has() == []
+
+
+def test_attempts_are_named_also_those_whose_failure_may_have_led_to_another(node: Node, child: StartChild) -> None:
+    engine = node.join(child())
+    failure = Failure("Oops", "it broke", kind="code")
+    node.relay.on_run(Parcel(node.controller, Run("a-1", "apply", [0], [Content(b"x")], 1)))
+    assert engine.has() == [Held("a-1", 1)]
+    node.relay.on_reply(Parcel(engine.conversation, Reply("a-1", 0, Content(), failure, attempt=1)))
+    assert engine.has() == [Held("a-1", 1)]
+    node.controller.ack()
+    assert engine.has() == [Held("a-1", 2, True)]
+    node.relay.on_run(Parcel(node.controller, Run("a-1", "apply", [0], [Content(b"x")], 2)))
+    assert engine.has() == [Held("a-1", 2)]
+
+
+def large(node: Node, transfer: int) -> None:
+    node.relay.on_run(Parcel(node.controller, Run("a-1", "push", [0], [Content(size=10, transfer=transfer)])))
+
+
+def test_a_content_that_a_restarted_controller_lost_is_fetched_again(node: Node, child: StartChild) -> None:
+    engine = node.join(child())
+    large(node, 5)
+    assert engine.has() == [Held("a-1", 0, True)]
+    node.controller.lost[5]()
+    assert engine.conversation.of(ContentReady) == []
+    large(node, 1)
+    node.controller.accepted[1][0].write(0, memoryview(b"0123456789"))
+    node.controller.accepted[1][1](True)
+    first, second = engine.conversation.of(Run)
+    (ready,) = engine.conversation.of(ContentReady)
+    assert ready == ContentReady(second.contents[0].transfer)
+    assert first.contents[0].transfer != ready.transfer
+    node.loop.advance(RENEW_S + 1)
+    assert len(engine.conversation.of(ContentReady)) == 1
+    engine.conversation.ack()
+    assert engine.has() == [Held("a-1")]
+    assert engine.waiting == set()
+
+
+def test_a_content_that_never_comes_again_fails(node: Node, child: StartChild) -> None:
+    engine = node.join(child())
+    large(node, 5)
+    node.controller.lost[5]()
+    node.loop.advance(RENEW_S + 1)
+    (ready,) = engine.conversation.of(ContentReady)
+    assert ready.failed
+    engine.conversation.ack()

@@ -16,6 +16,7 @@ import pytest
 from helpers import alive, eventually
 from ippmpi.cli.parser import make_parser
 from ippmpi.cli.roles import controller_argv, engine_argv
+from ippmpi.client.client import Client
 from ippmpi.cluster import Cluster
 
 IPPMPI = [sys.executable, "-P", "-m", "ippmpi.cli"]
@@ -180,14 +181,40 @@ def test_a_daemon_stays_until_it_is_stopped(profiles: Path) -> None:
     assert left(profiles) == []
 
 
-def test_a_controller_that_dies_ends_the_foreground_with_an_error(
+def controller_pid() -> int:
+    controller = Cluster.from_file().controller
+    assert controller is not None
+    return controller.identity.pid
+
+
+def test_a_controller_that_is_killed_is_started_again(
     foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = foreground("cluster", "start", "--engines=local", "-n", "1")
     eventually(lambda: "stop:" in said(tmp_path), 30, "the cluster is ready")
-    os.kill(Cluster.from_file().controller.identity.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    assert process.wait(20) == 1
-    assert "error: the controller has ended by itself; its log: " in said(tmp_path)
+    with contextlib.closing(Client()) as rc:
+        engine, pid = rc[0].apply_sync(os.getpid), controller_pid()
+        os.kill(pid, signal.SIGKILL)
+        assert Cluster.from_file().supervised is False  # whoever looks meanwhile does not take it for gone
+        assert rc[0].apply_async(os.getpid).get(timeout=10) == engine
+        eventually(lambda: "restored" in said(tmp_path))
+        assert controller_pid() != pid
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert left(tmp_path) == ["said"]
+
+
+def test_why_a_controller_cannot_be_started_again_is_said(
+    foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = foreground("cluster", "start", "--engines=local", "-n", "1")
+    eventually(lambda: "stop:" in said(tmp_path), 30, "the cluster is ready")
+    folder = Path(Cluster.from_file().to_record().folders[0])
+    (folder / "secret.key").unlink()
+    os.kill(controller_pid(), signal.SIGKILL)
+    eventually(lambda: "nothing to restore: no " in said(tmp_path), 10)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
 
 
 def test_stale_files_are_cleaned(foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

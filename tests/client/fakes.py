@@ -109,7 +109,7 @@ class FakeHub:
         del self.sources[transfer]
         self.withdrawn.append(transfer)
 
-    def accept(self, transfer: int, sink: Any, on_end: Callable[[bool], None]) -> None:
+    def accept(self, transfer: int, sink: Any, on_end: Callable[[bool], None], on_lost: Any = None) -> None:  # noqa: ARG002
         blob = self.blobs.pop(transfer, None)
         if blob is None:
             on_end(False)

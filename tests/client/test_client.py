@@ -17,7 +17,7 @@ from client.fakes import FakeHub, connected
 from helpers import eventually
 from ippmpi.client.client import Client
 from ippmpi.client.transport import Receiver
-from ippmpi.wire.messages import Abort, Failure, SendSignal, Shutdown
+from ippmpi.wire.messages import Abort, Awaited, EnginesChanged, Failure, Farewell, SendSignal, Shutdown, StillWaiting
 
 
 class Silent:
@@ -215,3 +215,40 @@ def test_every_public_name_exists_and_others_are_attribute_errors() -> None:
     assert ipp.TimeoutError is TimeoutError
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = ipp.Nothing  # type: ignore[attr-defined]
+
+
+# --- a hub that was restarted ---
+
+
+def come_back(hub: FakeHub) -> None:
+    """Let the hub be another process, which knows no session of this client."""
+    hub.call_soon(lambda: hub.receiver.connected(fresh=True))
+    hub.tell(EnginesChanged([hub.record(i) for i in hub.names], [], []))
+
+
+def test_a_hub_that_was_restarted_is_told_what_is_waited_for(manual: Pair) -> None:
+    rc, hub = manual
+    direct, balanced = rc[:].apply_async(int), rc.load_balanced_view().apply_async(int)
+    done = rc[0].apply_async(int)
+    eventually(lambda: len(hub.submits) == 3)
+    hub.reply(hub.submits[0].task, 1, 0)
+    hub.reply(hub.submits[2].task, 0, 0)
+    done.get(timeout=5)
+    come_back(hub)
+    (waiting,) = eventually(lambda: [m for m in hub.messages if isinstance(m, StillWaiting)])
+    assert waiting.tasks == [Awaited(hub.submits[0].task, [0, 2, 3]), Awaited(hub.submits[1].task, [])]
+    for engine in (1, 0, 0, 2, 3):  # some come again
+        hub.reply(hub.submits[0].task, engine, engine)
+    hub.reply(hub.submits[1].task, 2, "b")
+    hub.reply(hub.submits[1].task, 2, "again")
+    assert direct.get(timeout=5) == [0, 0, 2, 3]
+    assert balanced.get(timeout=5) == "b"
+
+
+def test_a_question_that_was_heard_and_not_answered_must_be_asked_again(manual: Pair) -> None:
+    rc, hub = manual
+    future = rc.requests.ask(lambda _: Farewell())  # the fake does not answer it
+    eventually(lambda: hub.messages)
+    come_back(hub)
+    with pytest.raises(ipp.IppmpiError, match="ask again"):
+        future.result(timeout=5)

@@ -9,7 +9,7 @@ from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.wire.frames import decode_link
-from ippmpi.wire.messages import Batch, Chunk, Content, Grant, Message
+from ippmpi.wire.messages import Batch, Chunk, Content, Grant, Message, Reply
 
 Callback = Callable[[], None]
 
@@ -71,6 +71,9 @@ class Brain:
         self.calls.append((name, *values))
         yield from self.script.get(name, lambda *_: ())(*values)
 
+    def restore(self, past: object) -> Iterator[Effect]:
+        return self._play("restore", past)
+
     def connected(self, peer: str, about: Mapping[str, object]) -> Iterator[Effect]:
         return self._play("connected", peer, dict(about))
 
@@ -106,6 +109,9 @@ class Records:
     def keep(self, record: Keep, done: Callback) -> None:
         self.kept.append(record)
         self._waiting.append(done)
+
+    def replies(self, task: str) -> list[Reply]:
+        return [k.message for k in self.kept if isinstance(k.message, Reply) and k.task == task]
 
     def commit(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -194,6 +200,10 @@ class Post:
 
     def conversation(self, name: str) -> Conversation | None:
         return self.pairs[name].near if name in self.pairs else None
+
+    def expect(self, name: str, role: str) -> Conversation:
+        pair = self.pairs.get(name) or self.add(Pair(name, role))
+        return pair.near
 
     def conversations(self) -> list[Conversation]:
         return [pair.near for pair in self.pairs.values()]

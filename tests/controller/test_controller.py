@@ -12,7 +12,8 @@ from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
 from ippmpi.controller.absences import Patience
 from ippmpi.controller.contents import REPEAT_S
 from ippmpi.controller.controller import Controller
-from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
+from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
+from ippmpi.core.restoring import Past, PastTask
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.conversation import Conversation, Delivery
@@ -23,12 +24,14 @@ from ippmpi.wire.messages import (
     Content,
     Deliver,
     EngineLost,
+    EngineRecord,
     Farewell,
     Message,
     Query,
     Reply,
     Run,
     SendSignal,
+    StillWaiting,
     StopEngines,
     Submit,
 )
@@ -181,11 +184,12 @@ def test_a_content_goes_through_the_spool_to_the_agent(scene: Scene) -> None:
 def test_a_request_is_not_acknowledged_before_its_content_is_here(scene: Scene) -> None:
     content, source = scene.offer(scene.client, available=1_000_000)
     scene.submit(content)
-    scene.records.commit()
-    scene.pump()
-    assert scene.client.acked == []
+    assert scene.records.kept == []  # what is stored is whole
     source.data += BIG[1_000_000:]
     scene.client.far.more(content.transfer)
+    scene.pump()
+    assert scene.client.acked == []
+    scene.records.commit()
     scene.pump()
     assert len(scene.client.acked) == 1
 
@@ -310,6 +314,7 @@ def test_a_content_whose_sender_fails_fails_for_everybody(scene: Scene) -> None:
     assert isinstance(run, Run)
     _, ends = scene.pull(scene.agent, run.contents[0])
     scene.client.far.fail(content.transfer)
+    scene.pump()
     scene.records.commit()
     scene.pump()
     assert ends == [False]
@@ -343,6 +348,7 @@ def test_a_full_disk_fails_the_content_not_the_controller(scene: Scene) -> None:
     os.close(full)
     source.data += BIG[1_000_000:]
     scene.client.far.more(content.transfer)
+    scene.pump()
     scene.records.commit()
     scene.pump()
     ((_, _, why),) = scene.brain.heard("content_failed")
@@ -552,3 +558,38 @@ def test_the_hub_can_stop_the_controller(scene: Scene) -> None:
     scene.pump()
     assert only(scene.client.got) == Answer(1)
     assert scene.ends == 1
+
+
+# --- after a restart ---
+
+
+def test_a_value_in_the_spool_is_sent_again_after_a_restart(scene: Scene) -> None:
+    file = scene.spool.create(5, len(BIG))
+    file.write(0, memoryview(BIG))
+    scene.spool.create(6, 10)  # was still arriving
+    value = Reply(TASK, 0, Content(size=len(BIG), transfer=5))
+    again = Scene(scene.spool._folder)
+    again.records.kept.append(Keep(TASK, value))
+    again.controller.restore(Past(spooled=[5]))
+    assert [path.name for path in scene.spool._folder.iterdir()] == ["content-5"]
+    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0, 1], complete=True)])
+    again.client.say(StillWaiting([]))
+    again.pump()
+    found, lost = (mail.message for mail in again.client.got)
+    sink, ends = again.pull(again.client, found.content)
+    assert (bytes(sink.data), ends) == (BIG, [True])
+    assert (lost.engine, lost.failure.kind) == (1, "TaskAborted")
+
+
+def test_those_who_were_there_are_waited_for_after_a_restart(scene: Scene) -> None:
+    past = Past(
+        [EngineRecord(0, 0, "w", "far", 7)],
+        [PastTask("ee-1", Peer("client:ee"), {}, Submit("ee-1", "apply", [0], [Content(b"x", 1)]))],
+    )
+    scene.controller.restore(past)
+    assert scene.brain.heard("restore") == [[past]]
+    assert {"agent:w@far", "client:ee"} <= scene.post.pairs.keys()
+    scene.loop.pass_time(Patience().agent_s + 1)
+    ((peer, why),) = scene.brain.heard("gone")
+    assert peer == "agent:w@far"
+    assert "out of reach for 12 s" in str(why)

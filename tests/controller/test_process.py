@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controller.fakes import Bytes
@@ -22,11 +23,15 @@ from ippmpi.net.conversation import Conversation
 from ippmpi.net.keys import KeyPair, keypair
 from ippmpi.net.link import LinkState
 from ippmpi.wire.messages import (
+    Awaited,
     Content,
+    EngineRecord,
     EnginesChanged,
     Registered,
+    RegisterEngines,
     Reply,
     Shutdown,
+    StillWaiting,
     StopEngines,
     Submit,
 )
@@ -270,3 +275,47 @@ def test_it_stays_small(running: Running, stack: ExitStack) -> None:
         push(client, number, blob)
         client.wait(Reply, number + 1, 30)
     eventually(lambda: running.resident_kb() <= 60_000, 3)
+
+
+# --- killed, and started again ---
+
+
+def test_a_restored_controller_is_at_the_same_place_and_goes_on(
+    start: Start, running: Running, stack: ExitStack
+) -> None:
+    before = running.connection("client")
+    client, agent = with_engines(running, stack, 2, tcp=True)
+    client.say(Submit(f"{client.id}-1", "echo", [0, 1], [Content(b"one", 3)]))
+    client.wait(Reply, 2)
+    eventually(lambda: agent.link.conversation.idle and client.link.conversation.idle, what="all is stored")
+    running.stop(signal.SIGKILL)
+    client.say(Submit(f"{client.id}-2", "echo", [0, 1], [Content(b"two", 3)]))
+    again = start("--restore")
+    assert again.ready, again.text
+    after = again.connection("client")
+    assert after == msgspec.structs.replace(before, controller=after.controller)
+    agent.say(RegisterEngines("w", 2, [EngineRecord(-1, rank, "w", "here", 1000 + rank) for rank in range(2)]))
+    last = client.wait(Reply, 4)
+    assert (last.task, last.content.inline) == (f"{client.id}-2", b"two")
+    client.say(StillWaiting([Awaited(f"{client.id}-1", [1])]))
+    assert client.wait(Reply, 5) == Reply(f"{client.id}-1", 1, Content(b"one", 3), None, 1.0, 2.0)
+    assert "restored: 2 engines, 1 requests, 0 of them unfinished" in again.text
+
+
+def test_only_what_was_killed_can_be_restored(start: Start) -> None:
+    assert "no connection file" in start("--restore").text
+    first = start()
+    assert first.ready
+    at = first.connection("client")
+    second = start("--restore")
+    assert second.process.wait(10) == 1
+    assert "only one that has ended without a stop can be restored" in second.text
+    first.process.kill()
+    first.process.wait(10)
+    folder = connection.node_folder_path(private_key(at.folder_key))
+    (folder / "secret.key").unlink()
+    third = start("--restore")
+    assert third.process.wait(10) == 1
+    assert "nothing to restore: no " in third.text
+    assert start().ready
+    assert not folder.exists()

@@ -156,6 +156,15 @@ def test_another_attempt_at_a_task_runs_whether_or_not_the_reply_to_the_first_is
     assert agent.requests.replied("b") == 1
 
 
+def test_another_attempt_takes_the_place_of_one_whose_content_never_came(agent: Agent) -> None:
+    agent.say(Run("a", "push", [3], [agent.memory(1)]))
+    agent.say(Run("a", "push", [3], [Content(b"here")], 1))
+    work = agent.take()
+    assert (work.task, bytes(work.content)) == ("a", b"here")
+    assert agent.requests.replied("a") == 1
+    assert not agent.requests.news()
+
+
 def test_a_new_agent_hears_what_is_open_and_what_is_not(agent: Agent) -> None:
     for task in "abcd":
         agent.run(task)

@@ -186,3 +186,12 @@ def test_contents_arrive_whole_through_any_breaks(sizes: list[int], breaks: list
     while len(ends) < len(sizes):
         assert carry(sender, receiver)
     assert all(sink.data == pattern(size) for sink, size in zip(sinks, sizes, strict=True))
+
+
+def test_a_sender_that_lost_its_memory_is_told_apart_from_a_failure() -> None:
+    receiver, ends, lost = Transfers(), [], []
+    receiver.accept(1, Bytes(size=5), ends.append)
+    receiver.accept(2, Bytes(size=5), ends.append, lambda: lost.append(2))
+    receiver.lose_incoming()
+    assert (ends, lost) == ([False], [2])
+    receiver.accept(2, Bytes(size=5), ends.append)  # it comes again, perhaps with the same number

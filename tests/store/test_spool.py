@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from ippmpi.store.spool import Spool, raise_descriptor_limit
+
+KEYS = count(1)
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def test_what_was_written_is_read_back_while_the_rest_is_still_coming(spool: Spool) -> None:
-    file = spool.create(6)
+    file = spool.create(next(KEYS), 6)
     assert file.available() == 0
     file.write(0, memoryview(b"abc"))
     assert file.available() == 3
@@ -29,19 +32,37 @@ def test_what_was_written_is_read_back_while_the_rest_is_still_coming(spool: Spo
     assert file.read(0, 6) == b"abcdef"
 
 
-def test_a_file_has_no_name(spool: Spool, tmp_path: Path) -> None:
-    spool.create(10).write(0, memoryview(b"0123456789"))
+def test_a_file_is_found_by_its_key_until_nobody_needs_it(spool: Spool, tmp_path: Path) -> None:
+    file = spool.create(77, 10)
+    file.write(0, memoryview(b"0123456789"))
+    later = Spool(tmp_path / "spool", 1000)
+    again = later.reopen(77, 10)
+    assert again is not None
+    assert (again.available(), again.read(8, 10), later.used_bytes) == (10, b"89", 10)
+    assert later.reopen(77, 11) is None
+    assert later.reopen(78, 10) is None
+    assert later.last_key() == 77
+    later.tidy()
+    assert os.listdir(tmp_path / "spool") == ["content-77"]
+    again.release()
     assert os.listdir(tmp_path / "spool") == []
+
+
+def test_what_nobody_reopened_is_tidied_away(spool: Spool, tmp_path: Path) -> None:
+    spool.create(77, 10)
+    spool.create(78, 10)
+    Spool(tmp_path / "spool", 1000).tidy([78])
+    assert os.listdir(tmp_path / "spool") == ["content-78"]
 
 
 @pytest.mark.parametrize(("offset", "size"), [(1, 1), (0, 7)])
 def test_bytes_that_cannot_be_the_next_are_refused(spool: Spool, offset: int, size: int) -> None:
     with pytest.raises(ValueError, match="of 6 are there"):
-        spool.create(6).write(offset, memoryview(b"x" * size))
+        spool.create(next(KEYS), 6).write(offset, memoryview(b"x" * size))
 
 
 def test_reading_what_is_not_there_is_an_error(spool: Spool) -> None:
-    file = spool.create(6)
+    file = spool.create(next(KEYS), 6)
     file.write(0, memoryview(b"abc"))
     with pytest.raises(OSError, match="ends at 3"):
         file.read(0, 6)
@@ -49,7 +70,7 @@ def test_reading_what_is_not_there_is_an_error(spool: Spool) -> None:
 
 def test_the_last_owner_frees_the_space_and_the_descriptor(spool: Spool) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    file = spool.create(600)
+    file = spool.create(next(KEYS), 600)
     file.retain()
     file.release()
     assert (spool.used_bytes, len(spool)) == (600, 1)
@@ -62,17 +83,17 @@ def test_the_last_owner_frees_the_space_and_the_descriptor(spool: Spool) -> None
 
 
 def test_a_content_beyond_the_limit_is_refused_with_both_numbers(spool: Spool) -> None:
-    spool.create(600)
+    spool.create(next(KEYS), 600)
     with pytest.raises(OSError, match="holds 600 of at most 1000 bytes, 401 more do not fit"):
-        spool.create(401)
-    spool.create(400)
+        spool.create(next(KEYS), 401)
+    spool.create(next(KEYS), 400)
 
 
 def test_closing_frees_everything(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     spool = Spool(tmp_path, 1000)
-    spool.create(1).retain()
-    spool.create(2)
+    spool.create(next(KEYS), 1).retain()
+    spool.create(next(KEYS), 2)
     spool.close()
     assert len(spool) == 0
     assert len(os.listdir("/proc/self/fd")) == before
@@ -82,7 +103,7 @@ def test_a_large_content_stays_out_of_memory(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1 << 30)
     chunk = memoryview(bytes(1 << 20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    file = spool.create(128 << 20)
+    file = spool.create(next(KEYS), 128 << 20)
     for offset in range(0, 128 << 20, 1 << 20):
         file.write(offset, chunk)
         file.read(offset, offset + (1 << 20))
