@@ -27,11 +27,11 @@ from ippmpi.engine.mpi import WorldFacts, world_facts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.requests import Requests
-from ippmpi.engine.runner import Outcome, Runner
+from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
 from ippmpi.errors import IppmpiError, ProtocolError
 from ippmpi.identity import host_name, identify
-from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.net.conversation import Delivery
 from ippmpi.net.link import Dial, LinkState, LinkThread
 from ippmpi.net.loop import Timer
 from ippmpi.wire.messages import (
@@ -102,9 +102,10 @@ class Engine:
         shell = Shell(namespace, self._display)
         namespace.enter()
         builtins.__dict__["display"] = shell.display
-        self._runner = Runner(options.world, facts, namespace=namespace, shell=shell, output=output)
         self._interrupts = Interrupts(self._stop)
-        self._runner.interrupts = self._interrupts
+        self._runner = Runner(
+            options.world, facts, namespace=namespace, shell=shell, output=output, interrupts=self._interrupts
+        )
         self._requests = requests = Requests(self._runner, self._send, self._interrupts.interrupt)
         self._handlers: dict[type[Message], Callable[[Delivery], None]] = {
             Run: requests.on_run,
@@ -149,7 +150,7 @@ class Engine:
             if work is not None:  # it was not taken back
                 outcome = runner.run(*work)
                 del work  # or its content would live until the next one comes
-                post(partial(self._answer, outcome))
+                post(partial(self._send, outcome.reply, outcome.memory))
                 del outcome
                 self._interrupts.restore()
         self._interrupts.leave()
@@ -169,13 +170,9 @@ class Engine:
         self._output.flush()  # what was printed before comes first
         data = msgspec.msgpack.encode(bundle, enc_hook=repr)
         message = Display(self._runner.task, self._runner.engine, data)
-        self._link.call_soon(partial(self._conversation.send, message))
+        self._link.call_soon(partial(self._link.conversation.send, message))
 
     # --- the loop, whoever runs it -----------------------------------------------------------------
-
-    @property
-    def _conversation(self) -> Conversation:
-        return self._link.conversation
 
     def _on_message(self, delivery: Delivery) -> None:
         try:
@@ -196,20 +193,17 @@ class Engine:
         self._ended_because = message.reason
         self._requests.on_stop_engine(delivery)
 
-    def _answer(self, outcome: Outcome) -> None:
-        self._send(outcome.reply, outcome.memory)
-
     def _send(self, reply: Reply, memory: int | None = None) -> None:
-        attempt = self._requests.replied(reply.task)
+        task, attempt = reply.task, self._requests.replied(reply.task)
         if attempt:
             reply = msgspec.structs.replace(reply, attempt=attempt)
 
-        def on_ack() -> None:
-            self._requests.acknowledged(reply.task, attempt)
+        def on_ack() -> None:  # it keeps no reply: that may be large, and the session has it already
+            self._requests.acknowledged(task, attempt)
             if memory is not None:
                 os.close(memory)
 
-        self._conversation.send(reply, on_ack=on_ack)
+        self._link.conversation.send(reply, on_ack=on_ack)
 
     def _on_state(self, state: LinkState, text: str) -> None:
         if self._alone is not None:
@@ -217,9 +211,9 @@ class Engine:
             self._alone = None
         self._successors.cease()
         if state is LinkState.OPEN:
-            if self._conversation.fresh:  # also an agent that was started anew
+            if self._link.conversation.fresh:  # also an agent that was started anew
                 self._requests.agent_changed()
-                self._conversation.send(self._introduction(), urgent=True)
+                self._link.conversation.send(self._introduction(), urgent=True)
         elif state is LinkState.CONNECTING:
             self._wait_for_agent(ALONE_S)
             if not self._requests.stopped:

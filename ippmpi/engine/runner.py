@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -42,19 +42,26 @@ class Runner:
     """
 
     def __init__(
-        self, world: str, facts: WorldFacts, *, namespace: Namespace, shell: Shell, output: Output | None = None
+        self,
+        world: str,
+        facts: WorldFacts,
+        *,
+        namespace: Namespace,
+        shell: Shell,
+        output: Output | None = None,
+        interrupts: Interrupts | None = None,
     ) -> None:
-        """Run on *namespace*; flush *output* after each request."""
+        """Run on *namespace*; flush *output* after each request; tell *interrupts* whose code runs."""
         self.engine = -1
         self.task = ""
-        self.interrupts: Interrupts | None = None
+        self._interrupts = interrupts or Interrupts(_nothing)
         self._world = world
         self._facts = facts
         self._namespace = namespace
         self._shell = shell
         self._output = output
         self._pid = os.getpid()
-        self._operations: dict[str, Callable[[object], object]] = {
+        self._operations: dict[str, Callable[[Any], object]] = {
             "apply": self.apply,
             "execute": self.execute,
             "push": self.push,
@@ -80,17 +87,13 @@ class Runner:
         """Run the user's part: the only place where an interrupt may strike, and where anything may be raised."""
         try:
             try:
-                self._permit(task)
+                self._interrupts.task = task
                 return self._perform(op, content), None
             finally:
-                self._permit("")
+                self._interrupts.task = ""
         except BaseException as error:  # sys.exit is the user's too; a second interrupt may strike in the finally
-            self._permit("")
+            self._interrupts.task = ""
             return None, describe(error)
-
-    def _permit(self, task: str) -> None:
-        if self.interrupts is not None:
-            self.interrupts.task = task
 
     def _perform(self, op: str, content: Buffer) -> object:
         operation = self._operations.get(op)
@@ -100,9 +103,9 @@ class Runner:
 
     # --- the operations ------------------------------------------------------------------------
 
-    def apply(self, call: object) -> object:
+    def apply(self, call: Call) -> object:
         """Call a function: ``(function, arguments, keywords)``."""
-        function, arguments, keywords = cast("Call", call)
+        function, arguments, keywords = call
         self._shell.start_if_imported()
         return function(*arguments, **keywords)
 
@@ -151,6 +154,10 @@ class Runner:
         return msgspec.structs.replace(
             failure, engine=self.engine, rank=facts.rank, world=self._world, host=facts.host, pid=self._pid
         )
+
+
+def _nothing() -> None:
+    """Let SIGTERM do nothing more: this runner has no process to end."""
 
 
 def _unsendable(value: object, error: Exception) -> Failure:

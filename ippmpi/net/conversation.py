@@ -67,8 +67,10 @@ class Delivery:
 
     def done(self) -> None:
         """Let the acknowledgement of this message go out. Call exactly once."""
-        self.peer.session.done(self._number, self._epoch)
-        self.peer.touch()
+        peer = self.peer
+        peer.session.done(self._number, self._epoch)
+        if not peer._dirty:
+            peer.touch()
 
 
 class Conversation:
@@ -100,7 +102,7 @@ class Conversation:
     def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False, hold: bool = False) -> None:
         """Queue an encoded message; with *hold* it leaves with the next one, or at the next ``touch``."""
         self.session.send(raw, on_ack, urgent=urgent)
-        if not hold:
+        if not hold and not self._dirty:
             self.touch()
 
     def offer(self, source: Source) -> int:
@@ -160,7 +162,7 @@ class Conversation:
         self._dirty = False
         session, control = self.session, self.control
         if control is not None:
-            for batch in session.batches():
+            while (batch := session.next_batch()) is not None:
                 control.send(encode_link(batch))
                 self.spoke = time.monotonic()
             if session.owes_window:
@@ -198,8 +200,7 @@ class Conversation:
             except ProtocolError as error:
                 self.quiet.warning("dropped a message of %s: %s", self.name, error)
                 self.session.done(number, self.session.epoch)
-        self.heard = time.monotonic()
-        if self.session.owes_ack or self.session.owes_window or self.session.may_send:
+        if self.session.has_news:
             self.touch()
         return deliveries
 

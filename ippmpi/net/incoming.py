@@ -81,9 +81,10 @@ class Connection:
             return
         record = decode_link(frame)
         conversation.heard = time.monotonic()
-        if isinstance(record, Batch) and self.channel == "control":
+        if type(record) is Batch and self.channel == "control":
+            on_message = self._router.on_message
             for delivery in conversation.on_batch(record):
-                self._router.on_message(delivery)
+                on_message(delivery)
         elif isinstance(record, Grant) and self.channel == "data":
             conversation.on_grant(record)
         elif isinstance(record, Chunk) and self.channel == "data":

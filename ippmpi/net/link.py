@@ -129,10 +129,11 @@ class _Channel:
     def _take(self, frame: bytes, data: memoryview) -> None:
         record = decode_link(frame)
         conversation = self._link.conversation
-        conversation.heard = time.monotonic()
-        if isinstance(record, Batch) and self.open:
+        conversation.heard = self._link.loop.now
+        if type(record) is Batch and self.open:
+            on_message = self._link.on_message
             for delivery in conversation.on_batch(record):
-                self._link.on_message(delivery)
+                on_message(delivery)
         elif isinstance(record, Chunk) and self.open:
             conversation.on_chunk(record, data)
         elif isinstance(record, Grant) and self.open:
@@ -324,7 +325,13 @@ class Link:
 
 
 class LinkThread:
-    """A link with a loop of its own in a daemon thread. ``call_soon`` is how other threads reach it."""
+    """A link with a loop of its own in a daemon thread. ``call_soon`` is how other threads reach it.
+
+    ``link`` and its ``conversation`` are there once it was started; they belong to that thread.
+    """
+
+    link: Link
+    conversation: Conversation
 
     def __init__(
         self,
@@ -338,30 +345,18 @@ class LinkThread:
         self.loop = Loop()
         self.call_soon = self.loop.call_soon
         self._dial, self._on_message, self._on_state = dial, on_message, on_state
-        self._link: Link | None = None
         self._linger_s = 1.0
         self._driver = Driver(self.loop, name, self._close)
         self.drive = self._driver.drive
 
     def start(self) -> None:
         """Dial, and start the thread. (In this order: nobody may run the loop while the link is being made.)"""
-        self._link = Link(self.loop, self._dial, on_message=self._on_message, on_state=self._on_state)
+        self.link = Link(self.loop, self._dial, on_message=self._on_message, on_state=self._on_state)
+        self.conversation = self.link.conversation
         self._driver.start()
 
     def _close(self) -> None:
-        if self._link is not None:
-            self._link.close(self._linger_s)
-
-    @property
-    def link(self) -> Link:
-        """The link; touch it on its own thread only."""
-        assert self._link is not None, "start() comes first"
-        return self._link
-
-    @property
-    def conversation(self) -> Conversation:
-        """The conversation; touch it on its own thread only."""
-        return self.link.conversation
+        self.link.close(self._linger_s)
 
     def close(self, linger_s: float = 1.0) -> None:
         """Send what is queued and end the thread. Waits for it unless called on it."""

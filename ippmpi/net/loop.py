@@ -12,7 +12,7 @@ import contextlib
 import heapq
 import itertools
 import os
-import selectors
+import select
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +23,11 @@ LONGEST_SLEEP_S = 3600.0  # a timer may be due in the year 10000; epoll cannot w
 
 READ_BYTES = 64 * 1024
 
-_READ = selectors.EVENT_READ
-_WRITE = selectors.EVENT_WRITE
+# The module `selectors` would do, with five more Python calls per event: an engine that wakes up has cold caches.
+_EPOLL = hasattr(select, "epoll")
+_PER_SECOND = 1.0 if _EPOLL else 1000.0  # units of the timeout
+_READ = select.POLLIN  # epoll has the same numbers
+_WRITE = select.POLLOUT
 
 
 class Timer:
@@ -67,14 +70,12 @@ class Source:
             self._asked = True
             self._hinted.append(self)
 
-    def serve(self) -> bool:
-        """Call if ready, and then ask again; return whether it was."""
+    def serve(self) -> None:
+        """Call if ready, and then ask again."""
         self._asked = False
-        if self.fd < 0 or not self.ready():
-            return False
-        self.hint()
-        self.call()
-        return True
+        if self.fd >= 0 and self.ready():
+            self.hint()
+            self.call()
 
 
 class Loop:
@@ -82,11 +83,12 @@ class Loop:
 
     def __init__(self) -> None:
         """Make the selector and the wake-up pipe; run nothing yet."""
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.epoll() if _EPOLL else select.poll()
+        self._callbacks: dict[int, tuple[Callback, Callback | None]] = {}
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, _READ, (self._woken, None))
+        self.add_reader(self._wake_read, self._woken)
         self._awake = False
         self._soon: deque[Callback] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -128,35 +130,37 @@ class Loop:
 
     def add_reader(self, fd: int, call: Callback) -> None:
         """Call *call* whenever *fd* is readable (level-triggered)."""
-        self._selector.register(fd, _READ, (call, None))
+        self._poll.register(fd, _READ)
+        self._callbacks[fd] = (call, None)
 
     def remove_reader(self, fd: int) -> None:
         """Stop watching *fd*; harmless if it is not watched."""
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(fd)
+        if self._callbacks.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):  # it is closed
+                self._poll.unregister(fd)
 
     def add_writer(self, fd: int, call: Callback) -> None:
         """Call *call* too whenever *fd*, which has a reader, can be written."""
-        reader, _ = self._selector.get_key(fd).data
-        self._selector.modify(fd, _READ | _WRITE, (reader, call))
+        self._poll.modify(fd, _READ | _WRITE)
+        self._callbacks[fd] = (self._callbacks[fd][0], call)
 
     def remove_writer(self, fd: int) -> None:
         """Stop watching whether *fd* can be written; go on reading."""
-        with contextlib.suppress(KeyError, ValueError):
-            reader, _ = self._selector.get_key(fd).data
-            self._selector.modify(fd, _READ, (reader, None))
+        if fd in self._callbacks:
+            self._poll.modify(fd, _READ)
+            self._callbacks[fd] = (self._callbacks[fd][0], None)
 
     def add_source(self, fd: int, ready: Callable[[], bool], call: Callback) -> Source:
         """Call *call* while *ready* says so; *fd* is an edge-triggered hint to ask again."""
         source = Source(fd, ready, call, self._hinted)
-        self._selector.register(fd, _READ, (source.hint, None))
+        self.add_reader(fd, source.hint)
         source.hint()
         return source
 
     def remove_source(self, source: Source) -> None:
         """Stop watching an edge-triggered source; call before it is closed. Harmless the second time."""
         if source.fd >= 0:
-            self._selector.unregister(source.fd)
+            self.remove_reader(source.fd)
             source.fd = -1
 
     def add_flush(self, flush: Callable[[], object]) -> None:
@@ -173,32 +177,29 @@ class Loop:
         self.flush()
 
     def work(self) -> bool:
-        """Do what is to be done now, then flush; return whether there was anything."""
+        """Do what is to be done now, then flush; return whether there is more to do."""
         self.now = time.monotonic()
-        worked = bool(self._hinted) and self._serve_sources()
+        if self._hinted:
+            self._serve_sources()
         soon = self._soon
-        if soon:
-            worked = True
-            for _ in range(len(soon)):
-                soon.popleft()()
+        for _ in range(len(soon)):
+            soon.popleft()()
         if self._timers and self._timers[0][0] <= self.now:
-            worked = True
             self._fire_timers()
-        self.flush()
-        return worked or bool(self._hinted)
+        for flush in self._flushes:
+            flush()
+        return bool(soon or self._hinted)
 
-    def _serve_sources(self) -> bool:
+    def _serve_sources(self) -> None:
         hinted = self._hinted[:]
         self._hinted.clear()
-        worked = False
         while hinted:
             source = hinted.pop(0)
             try:
-                worked = source.serve() or worked
+                source.serve()
             except BaseException:  # those behind it count as asked: without this nobody would ask them again
                 self._hinted[:0] = hinted
                 raise
-        return worked
 
     def _fire_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
@@ -211,26 +212,32 @@ class Loop:
 
     def sleep(self) -> None:
         """Wait for the next event, and call who is to be called for it."""
-        timeout = None
+        timeout_s = LONGEST_SLEEP_S
         if self._timers:
-            timeout = min(LONGEST_SLEEP_S, max(0.0, self._timers[0][0] - time.monotonic()))
+            timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
         self._awake = False
         if self._soon:  # came in before _awake was cleared, so nobody wrote to the pipe
-            timeout = 0.0
-        ready = self._selector.select(timeout)
+            timeout_s = 0.0
+        ready = self._poll.poll(timeout_s * _PER_SECOND)
         self._awake = True
-        for key, events in ready:
-            reader, writer = key.data
-            if events & _READ:
+        self.now = time.monotonic()
+        for fd, events in ready:
+            found = self._callbacks.get(fd)
+            if found is None:  # one that was called before has removed it
+                continue
+            reader, writer = found
+            if events & ~_WRITE:  # also when the other side hung up
                 reader()
-            if events & _WRITE and writer is not None:
+            if writer is not None and events & ~_READ:
                 writer()
 
     def close(self) -> None:
         """Free the descriptors. The loop must not run. Harmless the second time."""
         if self._wake_write < 0:
             return
-        self._selector.close()
+        self._callbacks.clear()
+        if isinstance(self._poll, select.epoll):
+            self._poll.close()
         os.close(self._wake_read)
         write, self._wake_write = self._wake_write, -1
         os.close(write)

@@ -14,7 +14,7 @@ not yet acked is sent again; the ends drop duplicates by task id.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Batch
@@ -58,12 +58,12 @@ class Session:
         else:
             self._unsent.append((raw, on_ack))
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield what may leave now. Whatever is queued leaves together."""
-        while self._unsent and self._in_flight < WINDOW_BYTES:
-            first = self._first_unacked + len(self._unacked)
-            messages = self._fill()
-            yield self._batch(first, messages)
+    def next_batch(self) -> Batch | None:
+        """Return what may leave now, None if nothing. Whatever is queued leaves together, up to the size of a batch."""
+        if not self._unsent or self._in_flight >= WINDOW_BYTES:
+            return None
+        first = self._first_unacked + len(self._unacked)
+        return self._batch(first, self._fill())
 
     def _fill(self) -> list[bytes]:
         messages: list[bytes] = []
@@ -101,9 +101,13 @@ class Session:
         return self._unreported_bytes > WINDOW_BYTES // 4
 
     @property
-    def may_send(self) -> bool:
-        """Whether something waits and the window is open: after news from the peer, it may just have opened."""
-        return bool(self._unsent) and self._in_flight < WINDOW_BYTES
+    def has_news(self) -> bool:
+        """Whether the peer is owed an answer, or something waits whose window may just have opened."""
+        return (
+            self._told_ack != self._owned
+            or self._unreported_bytes > WINDOW_BYTES // 4
+            or (bool(self._unsent) and self._in_flight < WINDOW_BYTES)
+        )
 
     @property
     def idle(self) -> bool:
@@ -118,8 +122,10 @@ class Session:
         Raises:
             ProtocolError: numbers are missing in between, or the peer acknowledges what was never sent.
         """
-        self._on_received(batch.received)
-        self._on_ack(batch.ack)
+        if batch.received != self._peer_received:
+            self._on_received(batch.received)
+        if batch.ack >= self._first_unacked:
+            self._on_ack(batch.ack)
         first, messages = batch.first, batch.messages
         if not messages:
             return []
@@ -129,8 +135,7 @@ class Session:
         new = messages[skip:] if skip else messages
         start = self.received + 1
         self.received = max(self.received, first + len(messages) - 1)
-        for raw in new:
-            self._unreported_bytes += len(raw)
+        self._unreported_bytes += sum(map(len, new))
         return list(enumerate(new, start))
 
     def _on_received(self, received: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from functools import reduce
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,40 +16,37 @@ from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import LinkRecord, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def _union(classes: Sequence[type]) -> object:
     return reduce(operator.or_, classes)
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_union(Message.__subclasses__())).decode
-_decode_link = msgspec.msgpack.Decoder(_union(LinkRecord.__subclasses__())).decode
+_Raw = bytes | memoryview
+_encoder = msgspec.msgpack.Encoder()
+_decode: Callable[[_Raw], Message] = msgspec.msgpack.Decoder(_union(Message.__subclasses__())).decode
+_decode_link: Callable[[_Raw], LinkRecord] = msgspec.msgpack.Decoder(_union(LinkRecord.__subclasses__())).decode
 
+encode: Callable[[Message], bytes] = _encoder.encode
+"""Return a message as bytes."""
 
-def encode(message: Message) -> bytes:
-    """Return *message* as bytes."""
-    return _encode(message)
+encode_link: Callable[[LinkRecord], bytes] = _encoder.encode
+"""Return a link record as bytes."""
 
 
 def decode(raw: bytes | memoryview) -> Message:
     """Return the message in *raw*; raises ``ProtocolError`` if there is none."""
     try:
-        return cast("Message", _decode(raw))
+        return _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a message: {error} ({_start(raw)})") from None
-
-
-def encode_link(record: LinkRecord) -> bytes:
-    """Return *record* as bytes."""
-    return _encode(record)
 
 
 def decode_link(raw: bytes | memoryview) -> LinkRecord:
     """Return the link record in *raw*; raises ``ProtocolError`` if there is none."""
     try:
-        return cast("LinkRecord", _decode_link(raw))
+        return _decode_link(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a link record: {error} ({_start(raw)})") from None
 

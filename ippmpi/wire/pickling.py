@@ -12,9 +12,8 @@ import struct
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.functions import get_home
@@ -33,8 +32,7 @@ _PLAIN_HEADER = struct.Struct("<IIQ48x")  # one part, at byte 64
 _SIZE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order."""
 
     parts: Sequence[bytes | memoryview]
@@ -87,10 +85,12 @@ def unpack(buffer: Buffer) -> object:
         ModuleNotFoundError: something in it belongs to a module that is missing here.
     """
     view = memoryview(buffer).cast("B")
-    parts = _parts(view)
-    if len(parts) > 1 and view.readonly:
-        parts = _parts(memoryview(bytearray(view)))
     try:
+        if len(view) >= ALIGNMENT and _PLAIN_HEADER.unpack_from(view) == (1, 0, len(view) - ALIGNMENT):
+            return pickle.loads(view[ALIGNMENT:])
+        parts = _parts(view)
+        if len(parts) > 1 and view.readonly:
+            parts = _parts(memoryview(bytearray(view)))
         return pickle.loads(parts[0], buffers=parts[1:])
     except ModuleNotFoundError as error:
         where = "this client" if get_home() is None else "this engine"
