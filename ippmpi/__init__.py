@@ -68,6 +68,7 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "RemoteError",
+    "ResultNotKept",
     "TaskAborted",
     "TaskError",
     "TaskTimeout",

@@ -14,7 +14,8 @@
     │   ├── TaskAborted        cancelled or aborted before it started
     │   ├── TaskTimeout        dependencies not met, or no engine free, in time
     │   ├── ImpossibleDependency
-    │   └── InvalidDependency
+    │   ├── InvalidDependency
+    │   └── ResultNotKept      it ended, but its value is not (any more) in the store
     ├── UnmetDependency        raised by a task to be moved to another engine
     └── RemoteError            a task's own code raised, on one engine
         └── CompositeError     several engines, at least one failure (``elist``)
@@ -82,6 +83,10 @@ class ImpossibleDependency(TaskError):  # noqa: N818 - the name that users of ip
 
 class InvalidDependency(TaskError):  # noqa: N818 - the name that users of ipyparallel know
     """The task depends on itself or on a task that nobody knows."""
+
+
+class ResultNotKept(TaskError):  # noqa: N818 - as its siblings
+    """The task ended, but its value is not in the store: too large, too old, or the store could not be written."""
 
 
 class UnmetDependency(IppmpiError):  # noqa: N818 - the name that users of ipyparallel know

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from ippmpi.agent.members import UNASSIGNED, LocalEngine
 from ippmpi.agent.seams import Conversation, Loop, Timer
+from ippmpi.wire.marks import Marks
 from ippmpi.wire.messages import Output
 
 _log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class EngineOutput:
         self._early: list[tuple[str, bytes]] = []
         self._pipes: list[_Pipe] = []
         self._news = select.poll()  # one question for both pipes before each reply; most tasks print nothing
+        self._marks: dict[str, Marks] = {}
         ready = engine.ready
         for stream, fd in (("stdout", ready.stdout_fd), ("stderr", ready.stderr_fd)):
             try:
@@ -157,17 +159,27 @@ class EngineOutput:
         """Stop reading."""
         for pipe in self._pipes:
             pipe.close()
+        for stream, marks in self._marks.items():
+            rest = marks.rest()
+            if rest:
+                self._pass_on(marks.task, stream, rest)
 
     def _taker(self, stream: str) -> Callable[[bytes], None]:
+        marks = self._marks[stream] = Marks()
+
         def take(data: bytes) -> None:
-            self._last += data
-            del self._last[:-LAST_WORDS]
-            if self._engine.id != UNASSIGNED:
-                self._emit(Output(self._engine.current_task(), self._engine.id, stream, data))
-            elif sum(len(kept) for _, kept in self._early) < _EARLY_LIMIT:
-                self._early.append((stream, data))
+            for task, piece in marks.split(data):
+                self._pass_on(task, stream, piece)
 
         return take
+
+    def _pass_on(self, task: str | None, stream: str, data: bytes) -> None:
+        self._last += data
+        del self._last[:-LAST_WORDS]
+        if self._engine.id != UNASSIGNED:
+            self._emit(Output(self._engine.current_task() if task is None else task, self._engine.id, stream, data))
+        elif sum(len(kept) for _, kept in self._early) < _EARLY_LIMIT:
+            self._early.append((stream, data))
 
 
 class Outputs:

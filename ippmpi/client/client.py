@@ -23,6 +23,7 @@ from ippmpi.client.futures import ANSWER_S, seconds
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.requests import Requests
 from ippmpi.client.results import AsyncResult
+from ippmpi.client.stored import Stored, StoredResult
 from ippmpi.client.transport import LinkTransport, Receiver, Transport, dial_for
 from ippmpi.client.views import DirectView
 from ippmpi.wire.messages import Query, SendSignal, Shutdown
@@ -81,6 +82,7 @@ class Client:
             where = repr(found)
             connect = _connector(dial_for(found, self.id))
         self.requests = Requests(self.id, connect)
+        self._stored = Stored(self.id, self.requests)
         self._finalizer = weakref.finalize(self, self.requests.close)  # also at the end of the process
         try:
             known = self.requests.engines.wait_known(max(0.5, deadline - time.monotonic()))
@@ -179,6 +181,47 @@ class Client:
         from ippmpi.client.waiting import wait_for_jobs
 
         return wait_for_jobs(self.requests.pending, jobs, seconds(timeout))
+
+    # --- what is stored ----------------------------------------------------------------------
+
+    def results(
+        self,
+        *,
+        label: str | None = None,
+        state: str | None = None,
+        own: bool | None = None,
+        limit: int = 1000,
+        timeout: float = ANSWER_S,
+    ) -> list[StoredResult]:
+        """List what the controller has stored, of all clients, also of those that are gone; the oldest first.
+
+        Only those with this *label*, in this *state* (``pending``, ``ok``, ``failed``, ``lost``), of this client
+        (``own=True``) or of others (False); of these the youngest *limit*. ``get_result`` gives the values.
+        """
+        return self._stored.results(label=label, state=state, own=own, limit=limit, timeout=timeout)
+
+    def get_result(
+        self,
+        indices_or_msg_ids: Any = None,
+        block: bool | None = None,
+        owner: bool = True,  # noqa: ARG002 - kept for old programs; results belong to whoever holds them
+        *,
+        timeout: float = ANSWER_S,
+    ) -> Any:
+        """Return the AsyncResult of a task id, of several, or of a result (None: this client's last call).
+
+        It may be a task of another client or of a process that is gone: then its value and output come from the
+        store, and what still runs is followed. An id of one task on one engine gives a bare value, else a list.
+
+        Raises:
+            LookupError: the controller does not know a task of that name (any more).
+            TimeoutError: it did not answer in *timeout* seconds.
+        """
+        ids = self.requests.latest if indices_or_msg_ids is None else indices_or_msg_ids
+        if ids is None:
+            raise ValueError("get_result() without an id means the last call of this client, which has made none")
+        result = self._stored.get(ids, timeout)
+        return result.get() if (self.block if block is None else block) else result
 
     # --- control -----------------------------------------------------------------------------
 

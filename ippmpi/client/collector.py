@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from ippmpi.client.parts import Part
@@ -36,6 +37,34 @@ class Collector:
         self._pieces: dict[int, Collector] = {}
         self._on_end: list[Callable[[], None]] = []
         self._watchers: list[Callable[[News], None]] = []
+
+    @classmethod
+    def joined(cls, pieces: Sequence[tuple[Collector, Sequence[int]]], keep: object = None) -> Collector:
+        """Return a collector of some parts of others, which keep it informed."""
+        whole = cls([source.parts[i] for source, indices in pieces for i in indices], pieces[0][0].method, keep)
+        whole.release()
+        first = 0
+        for source, indices in pieces:
+            places = {index: first + place for place, index in enumerate(indices)}
+            source.watch(partial(whole._heard, source, places))
+            first += len(indices)
+        return whole
+
+    def _heard(self, source: Collector, places: dict[int, int], news: News) -> None:
+        """Take news of one of those that this one was joined from."""
+        place = places.get(news.part)
+        if place is None:
+            return
+        if news.kind != "end":
+            with self.changed:
+                self._tell(news._replace(part=place))
+        elif self.parts[place].done:
+            with self.changed:
+                self._note(place)
+            if self.ended:
+                self._end()
+        elif source.problem is not None:
+            self.break_off(source.problem)
 
     # --- filled by the I/O thread ------------------------------------------------------------
 

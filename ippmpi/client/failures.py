@@ -15,6 +15,7 @@ from ippmpi.errors import (
     InvalidDependency,
     NoEnginesRegistered,
     RemoteError,
+    ResultNotKept,
     TaskAborted,
     TaskTimeout,
     UnmetDependency,
@@ -50,6 +51,10 @@ class RemoteUnmetDependency(RemoteError, UnmetDependency):  # noqa: N818 - as th
     """Every engine that was tried refused the task."""
 
 
+class RemoteResultNotKept(RemoteError, ResultNotKept):  # noqa: N818 - as the class it also is
+    """The task ended, but its value is not in the store."""
+
+
 CLASSES: dict[str, type[RemoteError]] = {
     "code": RemoteError,
     "EngineError": RemoteEngineError,
@@ -59,6 +64,7 @@ CLASSES: dict[str, type[RemoteError]] = {
     "ImpossibleDependency": RemoteImpossibleDependency,
     "InvalidDependency": RemoteInvalidDependency,
     "UnmetDependency": RemoteUnmetDependency,
+    "ResultNotKept": RemoteResultNotKept,
 }
 
 

@@ -117,6 +117,11 @@ class Part:
         return self.error
 
     @property
+    def method(self) -> str:
+        """What was called: apply, map, execute, ..."""
+        return self._method
+
+    @property
     def value(self) -> Any:
         """The value, once ``read`` returned None."""
         return self._value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ WAITING_TOGETHER = 1000
 class Pending:
     """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``.
 
-    ``sent``: the link has it; ``ended``: the parts that have replied.
+    ``sent``: the link has it; ``ended``: the parts that have replied. ``heard``: how much output of each engine came.
+    ``skip``: how much will come again and is dropped.
     """
 
     collector: Collector
@@ -62,6 +64,16 @@ class Pending:
     left: int
     sent: bool = False
     ended: set[int] = field(default_factory=set)
+    heard: Counter[int] = field(default_factory=Counter)
+    skip: Counter[int] = field(default_factory=Counter)
+
+    def again(self, engine: int) -> bool:
+        """Count output of *engine*; say whether it came before."""
+        if self.skip[engine] > 0:
+            self.skip[engine] -= 1
+            return True
+        self.heard[engine] += 1
+        return False
 
     def index(self, engine: int) -> int | None:
         """Return which part *engine* answers for; None if it has no part in this task."""
@@ -81,6 +93,8 @@ class Requests:
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
         self.problem: Exception | None = None
+        self.latest: str | None = None
+        self.on_new_life: Callable[[], None] | None = None
         self._client_id = client_id
         self._tasks = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -127,6 +141,7 @@ class Requests:
     def _submit(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
         self._check_open()
         self.pending[message.task] = pending
+        self.latest = message.task
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
             self.transport.call_soon(lambda: self._send(ready, pending))
@@ -203,6 +218,8 @@ class Requests:
         A hub that has lost its memory is told what is waited for; unacknowledged requests have been sent before that.
         """
         if fresh and self._was_connected:
+            if self.on_new_life is not None:
+                self.on_new_life()  # it knows nothing of who follows what
             self._wait_on()
         self._was_connected = True
         self._fresh = self._fresh or fresh
@@ -251,7 +268,7 @@ class Requests:
         """Keep what a task printed."""
         pending = self.pending.get(message.task)
         index = None if pending is None else pending.index(message.engine)
-        if pending is not None and index is not None:
+        if pending is not None and index is not None and not pending.again(message.engine):
             pending.collector.printed(index, message.stream, message.text)
         incoming.done()
 
@@ -259,7 +276,7 @@ class Requests:
         """Keep what a task displayed."""
         pending = self.pending.get(message.task)
         index = None if pending is None else pending.index(message.engine)
-        if pending is not None and index is not None:
+        if pending is not None and index is not None and not pending.again(message.engine):
             pending.collector.displayed(index, msgspec.msgpack.decode(message.data, type=dict[str, Any]))
         incoming.done()
 

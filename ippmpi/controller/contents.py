@@ -3,6 +3,7 @@
 Inside the hub ``Content.transfer`` is a key of this table; on every link it is a number of that
 link. A content is passed on while it still arrives. Its file is free again when the hub has
 released it (a reply's: when its receiver has acknowledged it) and nobody pulls it any more.
+A reply's that no client waits for goes to the shelf.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ippmpi.controller.seams import Callback, Speaker
+from ippmpi.controller.shelf import Shelf
 from ippmpi.errors import ProtocolError
 from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool, SpoolFile
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 REPEAT_S = 15.0
 """How long the rest of a reply's content is waited for when its agent is lost: the engine sends it again by another."""
+SHELF_PART = 4
+"""The shelf may take one part in so many of the spool."""
 
 LARGEST_CONTENT = 1 << 40
 """Bytes; more is a broken peer."""
@@ -134,6 +138,8 @@ class Contents:
         self._quiet = Quiet(log)
         self._items: dict[int, Item] = {}
         self._offers: dict[str, dict[int, Offer]] = {}
+        self._results: dict[tuple[str, int], int] = {}
+        self._shelf = Shelf(spool.limit_bytes // SHELF_PART, lambda key: self._stop(self._items[key]))
         self._last_key = 0
 
     def __len__(self) -> int:
@@ -212,6 +218,9 @@ class Contents:
         for item in items:
             item.on_end = on_end
             self._items[item.key] = item
+            if item.engine >= 0:
+                self._results[item.task, item.engine] = item.key
+            self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
                 item.file = item.file or self._spool.create(item.key, item.size)
                 assert item.sender is not None
@@ -268,6 +277,9 @@ class Contents:
             item.sender.reject(item.transfer)
             item.transfer = 0
         self._items.pop(item.key, None)
+        self._shelf.take(item.key)
+        if item.engine >= 0 and self._results.get((item.task, item.engine)) == item.key:
+            del self._results[item.task, item.engine]
         file, item.file = item.file, None
         if file is not None and file.available() < item.size:
             for offer in list(item.offers.values()):
@@ -283,17 +295,31 @@ class Contents:
         if item is not None:
             self._stop(item)
 
+    def shelve(self, content: Content) -> None:
+        """No client waits for this result's content (any more): keep it while there is room."""
+        item = self._items.get(content.transfer)
+        if item is not None:
+            self._shelf.put(item.key, item.size)
+
     # --- out ---------------------------------------------------------------------------------
 
-    def give(self, receiver: Speaker, message: Message) -> tuple[Message, Callback | None]:
-        """Offer the contents of *message*; return it with that link's numbers, and what its acknowledgement does."""
+    def result(self, task: str, engine: int) -> Content | None:
+        """Return the large value of *task* on *engine*, if it is here."""
+        key = self._results.get((task, engine))
+        return None if key is None else Content(size=self._items[key].size, transfer=key)
+
+    def give(self, receiver: Speaker, message: Message, *, last: bool = True) -> tuple[Message, Callback | None]:
+        """Offer the contents of *message*; return it with that link's numbers, and what its acknowledgement does.
+
+        *last*: a reply's content is not needed here any more when *receiver* has it, unless it is on the shelf.
+        """
         numbers: dict[int, int] = {}
         if type(message) is Run:
             if any(c.transfer for c in message.contents):
                 contents = [self._offer(receiver, c, numbers, last=False) for c in message.contents]
                 message = msgspec.structs.replace(message, contents=contents)
         elif type(message) is Reply and message.content.transfer:
-            content = self._offer(receiver, message.content, numbers, last=True)
+            content = self._offer(receiver, message.content, numbers, last=last)
             message = msgspec.structs.replace(message, content=content)
         if not numbers:
             return message, None
@@ -328,7 +354,7 @@ class Contents:
     def _end(self, offer: Offer) -> None:
         offer.receiver.withdraw(offer.number)
         self._close(offer)
-        if offer.last:
+        if offer.last and offer.item.key not in self._shelf:
             self._stop(offer.item)
 
     def _close(self, offer: Offer) -> None:
@@ -340,16 +366,19 @@ class Contents:
         offer.file.release()
 
     def release_unsent(self, message: Message) -> None:
-        """Let go of the content of a reply that nobody will get."""
+        """Shelve the content of a reply that nobody will get."""
         if type(message) is Reply:
-            self.release(message.content)
+            self.shelve(message.content)
 
     # --- peers go ----------------------------------------------------------------------------
 
     def forget(self, peer: str) -> None:
         """Take back all that was offered to *peer* and give up what it was sending: it will not come back."""
         for offer in list(self._offers.get(peer, {}).values()):
-            self._end(offer)
+            offer.receiver.withdraw(offer.number)
+            self._close(offer)
+            if offer.last and offer.item.key in self._items:
+                self._shelf.put(offer.item.key, offer.item.size)
         self.fail_unfinished(peer, f"{peer} is gone")
 
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 
 from ippmpi.controller.absences import Absences, Patience
+from ippmpi.controller.archive import Archive
 from ippmpi.controller.contents import Contents, Item
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
-from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
+from ippmpi.core.effects import Effect, Keep, Look, Release, Replay, Retell, Send, Shelve, Stop
 from ippmpi.core.restoring import GONE, Past
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
@@ -51,6 +52,7 @@ class Controller:
         self._hub = hub
         self._store = store
         self._contents = Contents(spool, loop.call_soon, self._on_content_failed, call_later=loop.call_later)
+        self._archive = Archive(store, self._contents, self._speaker)
         self._absences = Absences(
             loop.call_later,
             patience,
@@ -205,22 +207,39 @@ class Controller:
                 self._store.keep(effect, done)
             elif type(effect) is Release:
                 self._contents.release(effect.content)
-            elif type(effect) is Replay:
-                self._replay(effect)
-            elif type(effect) is Stop:
-                self.stop(effect.reason)
+            else:
+                self._carry_out_rare(effect)
+
+    def _carry_out_rare(self, effect: Effect) -> None:
+        if type(effect) is Shelve:
+            self._contents.shelve(effect.content)
+        elif type(effect) is Look:
+            self._archive.look(effect)
+        elif type(effect) is Retell:
+            self._archive.replay(effect)
+        elif type(effect) is Replay:
+            self._replay(effect)
+        elif type(effect) is Stop:
+            self.stop(effect.reason)
+
+    def _speaker(self, name: str) -> Speaker | None:
+        return self._post.conversation(name) if self._post is not None else None
 
     def _send(self, effect: Send, mail: Mail | None) -> None:
-        speaker = self._post.conversation(effect.peer) if self._post is not None else None
+        speaker = self._speaker(effect.peer)
         message = effect.message
         if speaker is None:
             log.debug("no link to %s for %s", effect.peer, type(message).__name__)
             self._contents.release_unsent(message)
             return
-        if mail is not None and message is mail.message:  # relayed unchanged: it is encoded already
+        waiting = self._archive.waiting(effect.peer, message)
+        if mail is not None and message is mail.message and waiting is None:  # relayed unchanged: it is encoded already
             speaker.send_raw(mail.raw)
             return
         message, on_ack = self._contents.give(speaker, message)
+        if waiting is not None:
+            waiting.append((message, on_ack))
+            return
         # A signal overtakes work that waits in the link. A Revoke must not: it would overtake the Run it is about.
         speaker.send(message, on_ack=on_ack, urgent=type(message) is Deliver)
 

@@ -10,6 +10,7 @@ from ippmpi.core.restoring import Past
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
 from ippmpi.net.transfers import Sink, Source
+from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.messages import Content, Message, Reply
 
 Callback = Callable[[], None]
@@ -103,6 +104,9 @@ class Records(Protocol):
 
     def replies(self, task: str) -> list[Reply]:
         """Return the replies to a task that are written."""
+
+    def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
+        """Read what was kept before this call, then call *found* on the loop's thread."""
 
 
 class Mail(Protocol):

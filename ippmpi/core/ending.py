@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from ippmpi.core.effects import Effect, Keep, Release, Send
+from ippmpi.core.effects import Effect, Keep, Send, Shelve
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.task import HANDED, Event, Task
@@ -47,11 +47,13 @@ class Ending:
             self.unload(task, engine)
             engine.completed += 1
             engine.recent.append(task.id)
+        yield Keep(task.id, reply)
         if ledger.owner_of(task) is not None:
-            yield Keep(task.id, reply)
             yield Send(task.owner, reply)
         elif reply.content.transfer:
-            yield Release(reply.content)
+            yield Shelve(reply.content)
+        if ledger.followers:
+            yield from ledger.tell_followers(reply)
         if not task.open:
             ledger.remember(task)
             self.finished.append(task)

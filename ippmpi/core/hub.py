@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from ippmpi.core.archive import Archive
 from ippmpi.core.balanced import Scheduler
 from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
@@ -49,6 +50,7 @@ class Hub:
         self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring)
         self._control = Control(self.ledger, self.scheduler, self._membership)
         self._queries = Queries(self.ledger)
+        self._archive = Archive(self.ledger)
         self._relay = Relay(self.ledger)
         self._uploads = Uploads(self.ledger, self.ending, self.scheduler)
         self._handlers: dict[tuple[str, type[m.Message]], Callable[[Peer, m.Message], Iterator[Effect]]] = {
@@ -216,8 +218,11 @@ class Hub:
         return self._control.signal(peer, message)
 
     def on_query(self, peer: Peer, message: m.Query) -> Iterator[Effect]:
-        """Answer a question about the state."""
-        yield Send(peer, self._queries.answer(message))
+        """Answer a question about the state, or about what is stored."""
+        if message.what in ("results", "fetch"):
+            yield from self._archive.answer(peer, message)
+        else:
+            yield Send(peer, self._queries.answer(message))
 
     def on_shutdown(self, peer: Peer, message: m.Shutdown) -> Iterator[Effect]:
         """End engines and, if asked, the controller."""

@@ -106,5 +106,9 @@ def _check_bounds(ledger: Ledger) -> None:
         if record.engine is not None and record.engine.state is EngineState.LOST:
             assert not record.engine.direct, f"{record.engine} is lost and keeps tasks"
             assert not record.engine.balanced, f"{record.engine} is lost and keeps tasks"
+    for name, peers in ledger.followers.items():
+        assert name in ledger.tasks, f"{list(peers)} follow {name}, which has ended"
+        assert peers, f"nobody follows {name}, but it is listed"
+        assert peers.keys() <= ledger.clients.keys(), f"of {list(peers)} who follow {name}, some are gone"
     held = sum(task.inline_bytes for task in ledger.tasks.values() if isinstance(task, BalancedTask))
     assert held == ledger.held_bytes, f"{ledger.held_bytes} bytes are counted, {held} are held"

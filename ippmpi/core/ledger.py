@@ -16,7 +16,7 @@ from ippmpi.core.queue import Queue
 from ippmpi.core.task import BalancedTask, Ended, State, Task
 from ippmpi.core.world import World
 from ippmpi.ids import EngineId, Peer, TaskId, WorldId
-from ippmpi.wire.messages import Content, Message
+from ippmpi.wire.messages import Content, Display, Message, Output, Reply
 
 AHEAD = 1
 """How many balanced tasks an engine may hold at a time: it gets the next one when it has replied."""
@@ -67,6 +67,7 @@ class Ledger:
         self.returning: dict[Peer, list[Message]] = {}
         self.queue = Queue()
         self.held_bytes = 0
+        self.followers: dict[TaskId, dict[Peer, None]] = {}
         self._serials = count()
 
     # --- tasks ---
@@ -85,6 +86,7 @@ class Ledger:
     def remember(self, task: Task) -> None:
         """Move *task*, whose parts have all ended, from the living to the remembered."""
         del self.tasks[task.id]
+        self.followers.pop(task.id, None)
         if isinstance(task, BalancedTask):
             self.held_bytes -= task.inline_bytes
         client = self.owner_of(task)
@@ -100,6 +102,23 @@ class Ledger:
         """Return the client that waits for *task*; None if it is gone, also if a new one has its name."""
         client = self.clients.get(task.owner)
         return client if client is not None and task.id in client.tasks else None
+
+    def follow(self, peer: Peer, task: TaskId) -> None:
+        """Let *peer* hear all that is sent to the owner of *task* until it ends."""
+        if self.tasks[task].owner != peer:
+            self.followers.setdefault(task, {})[peer] = None
+
+    def unfollow(self, peer: Peer) -> None:
+        """Forget what *peer* follows: it is gone."""
+        for task, peers in list(self.followers.items()):
+            peers.pop(peer, None)
+            if not peers:
+                del self.followers[task]
+
+    def tell_followers(self, message: Reply | Output | Display) -> Iterator[Effect]:
+        """Send *message*, about a task, to those who follow it."""
+        for peer in self.followers.get(TaskId(message.task), ()):
+            yield Send(peer, message)
 
     def record_of(self, task: str) -> Task | Ended | None:
         """Return what is known of *task*."""

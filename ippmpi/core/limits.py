@@ -22,6 +22,7 @@ class Limits:
         kept_losses: causes of lost engines, for the text of later failures; the oldest are dropped.
         recent_tasks: ids of ended tasks listed per engine by a verbose ``queue_status``.
         output_bytes: output and displays passed on per task; the rest is replaced by one notice.
+        stored_output: bytes of output and displays stored per task, for whoever asks later; one notice for the rest.
         last_output: characters of a lost engine's last output that are put into errors.
         about_text: characters of what a client says about itself, per value.
     """
@@ -38,5 +39,6 @@ class Limits:
     kept_losses: int = 10_000
     recent_tasks: int = 100
     output_bytes: int = 16 << 20
+    stored_output: int = 1 << 20
     last_output: int = 4_000
     about_text: int = 200

@@ -60,10 +60,11 @@ class Membership:
         yield Send(peer, EnginesChanged(engines, [], []))
 
     def client_gone(self, peer: Peer) -> Iterator[Effect]:
-        """Forget a client: its waiting tasks end, its running ones go on and nobody hears of them."""
+        """Forget a client: its waiting tasks end, its running ones go on, and their ends and output are stored."""
         client = self._ledger.clients.pop(peer, None)
         if client is None:
             return
+        self._ledger.unfollow(peer)
         for task in client.tasks.values():
             if isinstance(task, BalancedTask) and task.parts.get(NOWHERE) is State.WAITING:
                 yield from self._scheduler.drop(task, "TaskAborted", "its client is gone", event=Event.ABORT)

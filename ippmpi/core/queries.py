@@ -45,7 +45,7 @@ class Queries:
             return self.queue_status(_decode(message.arguments, QueueArguments) or QueueArguments())
         if message.what == "result_status":
             return self.result_status(_decode(message.arguments, list[str]) or [])
-        raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status")
+        raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status, results, fetch")
 
     def status(self) -> dict[str, object]:
         """Return everything that a status page shows, as lists of records and counts."""

@@ -1,16 +1,17 @@
-"""Output and displays on their way from an engine to the owner of the task, up to a limit."""
+"""Output and displays on their way from an engine to the store and to the owner of the task, up to limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ippmpi.core.effects import Effect, Send
+from ippmpi.core.effects import Effect, Keep, Send
 from ippmpi.core.ledger import Ledger
+from ippmpi.ids import TaskId
 from ippmpi.wire.messages import Display, Output
 
 
 class Relay:
-    """Passes on what belongs to a known task of a client that is not gone; the rest is dropped."""
+    """Stores and passes on what belongs to a known task; the rest is dropped."""
 
     def __init__(self, ledger: Ledger) -> None:
         """Look up tasks in *ledger*."""
@@ -26,13 +27,26 @@ class Relay:
 
     def _pass_on(self, message: Output | Display, size: int) -> Iterator[Effect]:
         record = self._ledger.record_of(message.task)
-        if record is None or record.owner not in self._ledger.clients:
+        if record is None:
             return
-        limit = self._ledger.limits.output_bytes
         before = record.printed
-        record.printed = before + size
-        if record.printed <= limit:
-            yield Send(record.owner, message)
-        elif before <= limit:
-            notice = f"\n[ippmpi: output of task {message.task} beyond {limit} bytes is not shown]\n"
-            yield Send(record.owner, Output(message.task, message.engine, "stderr", notice.encode()))
+        record.printed = after = before + size
+        stored = _within(message, before, after, self._ledger.limits.stored_output, "stored")
+        if stored is not None:
+            yield Keep(TaskId(message.task), stored)
+        shown = _within(message, before, after, self._ledger.limits.output_bytes, "shown")
+        if shown is None:
+            return
+        if record.owner in self._ledger.clients:
+            yield Send(record.owner, shown)
+        yield from self._ledger.tell_followers(shown)
+
+
+def _within(message: Output | Display, before: int, after: int, limit: int, what: str) -> Output | Display | None:
+    """Return *message* while *limit* is kept, a notice once it is not, then None."""
+    if after <= limit:
+        return message
+    if before > limit:
+        return None
+    notice = f"\n[ippmpi: output of task {message.task} beyond {limit} bytes is not {what}]\n"
+    return Output(message.task, message.engine, "stderr", notice.encode())

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from ippmpi.wire.marks import mark
+
 _LINE_BUFFERED = 1  # _IOLBF of glibc and musl
 
 
@@ -26,11 +28,12 @@ class Output:
         last_words: descriptor of the standard error that this process was started with.
     """
 
-    def __init__(self, stdout_fd: int, stderr_fd: int, last_words: int) -> None:
-        """Belong to pipes that are in place; see ``capture``."""
+    def __init__(self, stdout_fd: int, stderr_fd: int, last_words: int, ends: tuple[int, ...] = ()) -> None:
+        """Belong to pipes that are in place, with these write *ends*; see ``capture``."""
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
         self.last_words = last_words
+        self._ends = ends
         self._flush_c: Callable[[], None] | None = None
 
     def flush(self) -> None:
@@ -44,6 +47,12 @@ class Output:
             self._flush_c = _c_flush()
         self._flush_c()
 
+    def begin(self, task: str) -> None:
+        """Say in both pipes that what follows belongs to *task*. Blocks while they are full."""
+        data = mark(task)
+        for end in self._ends:
+            os.write(end, data)  # in one piece, as it is shorter than PIPE_BUF
+
     def prepare(self) -> None:
         """Make C's ``printf`` line-buffered; a program that writes to a pipe would keep 4 KB back."""
         if self._flush_c is None:
@@ -56,21 +65,20 @@ def capture() -> Output:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    stdout_fd, stderr_fd = _pipe_into(1), _pipe_into(2)
+    (stdout_fd, stdout_end), (stderr_fd, stderr_end) = _pipe_into(1), _pipe_into(2)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     sys.stdout = sys.__stdout__ = _stream(1)  # type: ignore[misc,assignment] # ours replace the interpreter's
     sys.stderr = sys.__stderr__ = _stream(2)  # type: ignore[misc,assignment]
     os.environ["GFORTRAN_UNBUFFERED_PRECONNECTED"] = "1"  # read when a Fortran library is loaded
-    return Output(stdout_fd, stderr_fd, last_words)
+    return Output(stdout_fd, stderr_fd, last_words, (stdout_end, stderr_end))
 
 
-def _pipe_into(number: int) -> int:
+def _pipe_into(number: int) -> tuple[int, int]:
     read, write = os.pipe()
     os.dup2(write, number)  # inheritable, unlike the rest
-    os.close(write)
-    return read
+    return read, write
 
 
 def _stream(number: int) -> TextIO:

@@ -148,6 +148,7 @@ class Engine:
             self._link.drive(requests.news)
             work = requests.take()
             if work is not None:  # it was not taken back
+                self._output.begin(work.task)
                 outcome = runner.run(*work)
                 del work  # or its content would live until the next one comes
                 post(partial(self._send, outcome.reply, outcome.memory))

@@ -13,13 +13,14 @@ import msgspec
 
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
-from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, StoreLimits
+from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection, StoreLimits
 from ippmpi.wire.frames import decode, encode
-from ippmpi.wire.messages import Content, EngineRecord, EnginesChanged, Failure, Reply, Submit
+from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Failure, Output, Reply, Submit
 
-Kept = Submit | Reply | EnginesChanged
+Kept = Submit | Reply | Output | Display | EnginesChanged
+"""What can be written."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # message: the whole request, until it has ended; spooled: the value's key in the spool, or 0;
 # engines: those that are there now. Both are what a controller needs that was started again.
@@ -36,12 +37,22 @@ CREATE TABLE IF NOT EXISTS replies (
     started REAL NOT NULL, completed REAL NOT NULL, spooled INTEGER NOT NULL, attempt INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS replies_task ON replies (task, engine);
+CREATE TABLE IF NOT EXISTS outputs (
+    task TEXT NOT NULL, engine INTEGER NOT NULL, stream TEXT NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outputs_task ON outputs (task);
 CREATE TABLE IF NOT EXISTS engines (engine INTEGER PRIMARY KEY, record BLOB NOT NULL);
 """
+
+DISPLAY = ""
+"""The name in ``outputs.stream`` of what is no stream."""
 
 ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?, ?)"
 
 ADD_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+ADD_OUTPUT = """INSERT INTO outputs SELECT ?1, ?2, ?3, ?4
+WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
 
 CLOSE_REQUEST = """UPDATE requests SET size = size + ?2, (finished, message) = (
 SELECT CASE WHEN count(*) >= expected THEN coalesce(finished, ?3) ELSE finished END,
@@ -122,10 +133,12 @@ class Database:
         """
         records = list(records)
         requests, replies, closed, added = _rows(records)
+        outputs = _output_rows(records, closed)
         marks = [(task, client_of(task), time.time(), ROW_BYTES) for task in lost]
         with self._transaction() as db:
             db.executemany(ADD_REQUEST, requests)
             db.executemany(ADD_REPLY, replies)
+            db.executemany(ADD_OUTPUT, outputs)
             db.executemany(CLOSE_REQUEST, [(task, size, time.time()) for task, size in closed.items()])
             db.executemany(MARK_LOST, marks)
             for _, message in records:
@@ -183,9 +196,17 @@ class Database:
         if chosen:
             with self._transaction() as db:
                 db.executemany("DELETE FROM replies WHERE task = ?", chosen)
+                db.executemany("DELETE FROM outputs WHERE task = ?", chosen)
                 db.executemany("DELETE FROM requests WHERE task = ?", chosen)
             self._count, self._bytes = count, total
         return len(chosen)
+
+    def select(self, selection: Selection, *, whole: bool) -> list[RequestRecord]:
+        """Return the requests that *selection* wants; with *whole*, those it names, with replies and output."""
+        if whole:
+            found = [read_request(self._db, task) for task in selection.tasks or ()]
+            return [record for record in found if record is not None]
+        return select_requests(self._db, selection)
 
     def close(self) -> None:
         """Fold the log into the file and close it."""
@@ -234,6 +255,21 @@ def _rows(
     return requests, replies, closed, added
 
 
+def _output_rows(records: Iterable[tuple[float, Kept]], closed: dict[str, int]) -> list[tuple[object, ...]]:
+    """Return the rows of what tasks printed and displayed; add their bytes to *closed*."""
+    rows: list[tuple[object, ...]] = []
+    for _, m in records:
+        if type(m) is Output:
+            stream, data = m.stream, m.text
+        elif type(m) is Display:
+            stream, data = DISPLAY, m.data
+        else:
+            continue
+        rows.append((m.task, m.engine, stream, data))
+        closed[m.task] = closed.get(m.task, 0) + len(data) + ROW_BYTES
+    return rows
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -249,7 +285,37 @@ def read_request(db: sqlite3.Connection, task: str) -> RequestRecord | None:
     if row is None:
         return None
     query = "SELECT engine, failure, content, size, started, completed FROM replies WHERE task = ? ORDER BY engine"
-    return replace(_request(row), replies=tuple(_reply(r) for r in db.execute(query, (task,))))
+    replies = tuple(_reply(r) for r in db.execute(query, (task,)))
+    query = "SELECT engine, stream, data FROM outputs WHERE task = ? ORDER BY rowid"
+    return replace(_request(row), replies=replies, outputs=tuple(_output(task, *r) for r in db.execute(query, (task,))))
+
+
+def select_requests(db: sqlite3.Connection, selection: Selection) -> list[RequestRecord]:
+    """Return the youngest requests that *selection* wants, in the order of their arrival, without their replies.
+
+    ``engines`` is filled in.
+    """
+    found: list[RequestRecord] = []
+    if selection.tasks is not None:
+        records = (record for task in selection.tasks if (record := read_request(db, task)) is not None)
+    else:
+        records = (_request(row) for row in db.execute(f"{LIST} ORDER BY submitted DESC, rowid DESC"))
+    for record in records:
+        if len(found) >= selection.limit:
+            break
+        if selection.wants(record):
+            found.append(record)
+    if selection.tasks is None:
+        found.reverse()
+    return [replace(r, engines=r.targets or _engines(db, r.task), replies=(), outputs=()) for r in found]
+
+
+def _engines(db: sqlite3.Connection, task: str) -> list[int]:
+    return [row[0] for row in db.execute("SELECT engine FROM replies WHERE task = ? AND engine >= 0", (task,))]
+
+
+def _output(task: str, engine: int, stream: str, data: bytes) -> Output | Display:
+    return Display(task, engine, data) if stream == DISPLAY else Output(task, engine, stream, data)
 
 
 def read_past(db: sqlite3.Connection) -> Past:

@@ -20,11 +20,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ippmpi.core.effects import Keep
 from ippmpi.core.restoring import Past
 from ippmpi.store import database
-from ippmpi.store.records import RequestRecord, StoreLimits
+from ippmpi.store.records import RequestRecord, Selection, StoreLimits
 from ippmpi.store.reopening import reopen
 from ippmpi.wire.messages import EnginesChanged, Reply
 
@@ -43,6 +44,14 @@ LOST_REMEMBERED = 10_000
 CLOSE_TIMEOUT_S = 30.0
 
 _Entry = tuple[float, database.Kept, Callback]
+
+
+class _Question(NamedTuple):
+    """Something to be read once all that was queued before it is written; *hand_over* goes to the loop's thread."""
+
+    selection: Selection
+    whole: bool
+    hand_over: Callable[[list[RequestRecord]], None]
 
 
 class Store:
@@ -72,10 +81,11 @@ class Store:
             self._database, self.past = reopen(path, self._limits)
         else:
             self._database = database.Database(path, self._limits)
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Entry | _Question | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._hurry = threading.Event()
         self._lost: dict[str, None] = {}
+        self._question: _Question | None = None
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
         self._writable = True
@@ -83,13 +93,22 @@ class Store:
         self._thread.start()
 
     def keep(self, record: Keep, done: Callback) -> None:
-        """Write the request or end in *record*; *done* is called on the loop's thread once that is so (or lost)."""
+        """Write what is in *record*; *done* is called on the loop's thread once that is so (or lost)."""
         message = record.message
         if not isinstance(message, database.Kept):
-            raise TypeError(f"the store keeps Submit, Reply and EnginesChanged, not {type(message).__name__}")
+            kinds = "Submit, Reply, Output, Display and EnginesChanged"
+            raise TypeError(f"the store keeps {kinds}, not {type(message).__name__}")
         self._queue.put((time.time(), message, done))
         if isinstance(message, EnginesChanged):
             self._hurry.set()  # rare, and what a controller that is restored cannot do without
+
+    def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
+        """Hand the requests that *selection* wants to *found*, on the loop's thread.
+
+        All that was kept before this call is among them, nothing that is kept after it. With *whole* each comes with
+        its replies and its output. If the store cannot be read, that is logged and there are none.
+        """
+        self._queue.put(_Question(selection, whole, found))
 
     def load(self) -> list[RequestRecord]:
         """Return all requests that are written, in the order of their arrival, without their replies."""
@@ -133,22 +152,32 @@ class Store:
         if entries:
             self._write(entries)
             self._call_soon(functools.partial(_call_all, [entry[2] for entry in entries]))
+        question, self._question = self._question, None
+        if question is not None:
+            self._call_soon(functools.partial(question.hand_over, self._look_up(question)))
         return more
 
+    def _look_up(self, question: _Question) -> list[RequestRecord]:
+        try:
+            return self._database.select(question.selection, whole=question.whole)
+        except sqlite3.Error as error:
+            log.error("cannot read the store %s: %s", self._path, error)
+            return []
+
     def _gather(self) -> tuple[list[_Entry], bool]:
-        """Wait for records; return them, and whether there may be more."""
-        first = self._queue.get()
-        if first is None:
-            return [], False
-        if not self._closing.is_set():
-            self._hurry.wait(GATHER_S)
-            self._hurry.clear()
-        entries = [first]
+        """Wait for records; return them, and whether there may be more. A question ends the gathering."""
+        entries: list[_Entry] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                entry = self._queue.get_nowait()
+                entry = self._queue.get_nowait() if entries else self._queue.get()
                 if entry is None:
                     return entries, False
+                if isinstance(entry, _Question):
+                    self._question = entry
+                    return entries, True
+                if not entries and not self._closing.is_set():
+                    self._hurry.wait(GATHER_S)
+                    self._hurry.clear()
                 entries.append(entry)
         return entries, True
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ippmpi.wire.messages import Failure
+from ippmpi.wire.messages import Display, Failure, Output
 
 
 class RequestState(enum.Enum):
@@ -37,7 +38,8 @@ class ReplyRecord:
 class RequestRecord:
     """One request. ``submitted`` and ``finished`` (None: not yet) are seconds since the epoch, here.
 
-    ``replies`` is empty unless the one request was asked for by name; they are in engine order.
+    ``replies`` (in engine order) and ``outputs`` (in the order of their arrival) are empty unless the one request was
+    asked for by name. ``engines`` are the targets, or where a balanced task ended; empty unless a selection was read.
     """
 
     task: str
@@ -49,14 +51,35 @@ class RequestRecord:
     finished: float | None
     state: RequestState
     replies: tuple[ReplyRecord, ...] = ()
+    outputs: tuple[Output | Display, ...] = ()
+    engines: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which requests are wanted: those in ``tasks``, of ``client``, with ``label``, in ``state`` (None: all)."""
+
+    limit: int
+    tasks: tuple[str, ...] | None = None
+    client: str | None = None
+    label: str | None = None
+    state: str | None = None
+
+    def wants(self, record: RequestRecord) -> bool:
+        """Say whether *record* is one of them, but for ``tasks``."""
+        return (
+            self.client in (None, record.client)
+            and self.label in (None, record.label)
+            and self.state in (None, record.state.value)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
     """What the store holds at most; what finished first goes first. Requests that run are never dropped.
 
-    ``bytes`` counts labels, targets, values and failures. The file cannot grow past ``file_bytes``, whatever runs:
-    beyond, records are lost as if the disk were full.
+    ``bytes`` counts labels, targets, values, failures and output. The file cannot grow past ``file_bytes``, whatever
+    runs: beyond, records are lost as if the disk were full.
     """
 
     requests: int = 100_000

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 DAMAGES = (sqlite3.Error, msgspec.MsgspecError, ProtocolError, ValueError, TypeError, OverflowError)
 
-TABLES = ("requests", "replies", "engines")
+TABLES = ("requests", "replies", "outputs", "engines")
 LOG_FILES = ("", "-wal", "-shm")
 
 

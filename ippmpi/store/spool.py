@@ -103,13 +103,22 @@ class Spool:
         """Return how many contents there are."""
         return len(self._files)
 
+    @property
+    def limit_bytes(self) -> int:
+        """How many bytes there may be."""
+        return self._limit
+
+    def fits(self, size: int) -> bool:
+        """Say whether there is room for *size* bytes more."""
+        return self.used_bytes + size <= self._limit
+
     def create(self, key: int, size: int) -> SpoolFile:
         """Make room for a content of *size* bytes, named *key*.
 
         Raises:
             OSError: there is no room, or no descriptor; the text says which and what to do.
         """
-        if self.used_bytes + size > self._limit:
+        if not self.fits(size):
             raise OSError(
                 errno.ENOSPC,
                 f"the controller's spool holds {self.used_bytes} of at most {self._limit} bytes, {size} more do not "

@@ -70,7 +70,7 @@ class Failure(Record, frozen=True):
     """Why there is no value. ``kind`` is ``"code"`` when the task's own code raised.
 
     Other kinds name a class of ``errors.py`` (``EngineError``, ``TaskAborted``, ``TaskTimeout``,
-    ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``).
+    ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``, ``ResultNotKept``).
     """
 
     ename: str
@@ -149,7 +149,12 @@ class SendSignal(Message, frozen=True):
 
 
 class Query(Message, frozen=True):
-    """Ask the hub. ``what``: ``status``, ``queue_status``, ``result_status``; ``arguments``: msgpack."""
+    """Ask the hub. ``arguments`` are msgpack; ``what`` is ``status``, ``queue_status``, ``result_status``, or:
+
+    ``results`` lists stored requests of all clients. ``fetch`` (a list of task ids) has all their replies and output
+    sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows what is
+    stored.
+    """
 
     ROUTE: ClassVar[str] = "client -> hub"
     request: int

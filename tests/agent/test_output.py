@@ -7,6 +7,7 @@ import pytest
 from agent.fakes import Child, HandLoop, Node, StartChild
 from ippmpi.agent import output as output_module
 from ippmpi.agent.members import UNASSIGNED, LocalEngine
+from ippmpi.wire.marks import mark
 from ippmpi.wire.messages import Output
 
 
@@ -116,3 +117,14 @@ def test_pipes_that_cannot_be_opened_are_logged(
     node.outputs.close(node.join(process))
     assert "no stdout of" in caplog.text
     assert "is no pipe" in caplog.text
+
+
+def test_output_belongs_to_the_task_that_the_engine_says_whatever_has_replied(
+    node: Node, loop: HandLoop, engine: LocalEngine, process: Child
+) -> None:
+    engine.begin("c-1")
+    engine.begin("d-1")
+    process.tell(f"os.write(out[1], {mark('c-1') + b'one' + mark('d-1') + b'two'!r})")
+    loop.until(lambda: text(node) == b"onetwo")
+    assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two")]
+    assert node.outputs.close(engine) == "onetwo"

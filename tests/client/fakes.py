@@ -70,6 +70,8 @@ class FakeHub:
         self.acknowledges = True
         self.names: dict[int, dict[str, Any]] = {i: {"__name__": "__main__", "engine": i} for i in range(engines)}
         self.aborted: set[str] = set()
+        self.stored: list[dict[str, object]] = []
+        self.replays: dict[str, list[Message]] = {}
         self.replied: dict[str, set[int]] = defaultdict(set)
         self._turn = 0
         self._numbers = 0
@@ -137,6 +139,8 @@ class FakeHub:
         elif isinstance(message, Abort | Interrupt):
             self.aborted |= set(message.tasks or [s.task for s in self.submits])
             self.tell(Answer(message.request))
+        elif isinstance(message, Query) and message.what in ("results", "fetch"):
+            self._look_up(message)
         elif isinstance(message, Query):
             status = {i: {"queue": 0, "tasks": 0, "completed": 1} for i in self.names}
             self.tell(Answer(message.request, msgspec.msgpack.encode({**status, "unassigned": 0})))
@@ -147,6 +151,24 @@ class FakeHub:
                 self.call_soon(on_ack)
             else:
                 self.acks.append(on_ack)
+
+    def _look_up(self, message: Query) -> None:
+        """Answer what ``stored`` says; the test tells what it has to say of a fetched task with ``replay``."""
+        wanted = msgspec.msgpack.decode(message.arguments)
+        if message.what == "fetch":
+            for task in wanted:
+                for said in self.replays.get(task, []):
+                    self.tell(said)
+            answer: object = [task for task in wanted if task not in self.replays]
+        else:
+            answer = [r for r in self.stored if wanted["tasks"] is None or r["task"] in wanted["tasks"]]
+        self.tell(Answer(message.request, msgspec.msgpack.encode(answer)))
+
+    def store(self, task: str, engines: list[int], *said: Message, **fields: object) -> None:
+        """Have a task in the store, of another client unless *fields* say otherwise, with what is to be replayed."""
+        record = {"task": task, "client": "other", "op": "apply", "label": "", "state": "pending", "balanced": False}
+        self.stored.append({**record, "engines": engines, "submitted": 1.0, "finished": None, **fields})
+        self.replays[task] = list(said)
 
     # --- what the hub says ---
 

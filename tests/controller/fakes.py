@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep
 from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.frames import decode_link
 from ippmpi.wire.messages import Batch, Chunk, Content, Grant, Message, Reply
 
@@ -105,6 +106,10 @@ class Records:
     def __init__(self) -> None:
         self.kept: list[Keep] = []
         self._waiting: list[Callback] = []
+        self.questions: list[tuple[Selection, bool, Callable[[list[RequestRecord]], None]]] = []
+
+    def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
+        self.questions.append((selection, whole, found))
 
     def keep(self, record: Keep, done: Callback) -> None:
         self.kept.append(record)

@@ -44,9 +44,9 @@ BIG = os.urandom(3_000_000)
 class Scene:
     """A controller with one client and one agent."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spool_bytes: int = 10_000_000) -> None:
         self.loop, self.brain, self.records, self.post = FakeLoop(), Brain(), Records(), Post()
-        self.spool = Spool(folder, 10_000_000)
+        self.spool = Spool(folder, spool_bytes)
         self.ends = 0
         self.controller = Controller(
             self.loop, self.brain, self.records, self.spool, patience=Patience(), on_end=self._on_end

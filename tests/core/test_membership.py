@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from core.house import ALICE, BOB, House, agent, records, small_house
+from ippmpi.core.effects import Shelve
 from ippmpi.core.limits import Limits
 from ippmpi.core.membership import UNSEEN
 from ippmpi.errors import ProtocolError
@@ -257,8 +258,9 @@ def test_a_client_that_is_gone_drops_what_waits_and_leaves_what_runs() -> None:
     assert not house.live(waiting)
     assert house.sent(Reply) == house.sent(Revoke) == []
     house.reply(direct, 1, content=Content(size=9, transfer=3))
-    assert house.released() == [3]
-    assert house.kept() == house.sent(Reply) == []
+    assert house.released() == []
+    assert house.last[1:] == [Shelve(Content(size=9, transfer=3))]
+    assert house.kept() == [Reply(direct, 1, Content(size=9, transfer=3))]
     house.fail(running, 0)
     assert house.released() == [1]
     assert house.runs() == []

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.house import agent, records
-from ippmpi.core.effects import Effect, Keep, Release, Send
+from ippmpi.core.effects import Effect, Keep, Release, Send, Shelve
 from ippmpi.core.engine import EngineState
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
@@ -102,7 +102,7 @@ class Life(RuleBasedStateMachine):
         done = []
         for effect in effects:
             done.append(effect)
-            if isinstance(effect, Release):
+            if isinstance(effect, Release | Shelve):
                 assert effect.content.transfer in self.spool, f"{effect} is released twice, or is not the hub's"
                 self.spool.remove(effect.content.transfer)
             elif isinstance(effect, Keep):

@@ -24,8 +24,34 @@ def test_output_of_nobodys_task_is_dropped() -> None:
     task = house.submit([0])
     assert house.handle(agent(), Output("", 0, "stdout", b"hello")) == []
     assert house.handle(agent(), Output("x-1", 0, "stdout", b"hello")) == []
+    house.reply(task, 0)
     house.took(house.hub.gone(ALICE, "gone"))
     assert house.handle(agent(), Output(task, 0, "stdout", b"hello")) == []
+
+
+def test_output_is_stored_also_when_its_client_is_gone() -> None:
+    house = small_house(1)
+    task = house.submit([0])
+    text, picture = Output(task, 0, "stdout", b"hello"), Display(task, 0, b"\x80")
+    house.handle(agent(), text)
+    assert house.kept() == [text]
+    house.took(house.hub.gone(ALICE, "gone"))
+    house.handle(agent(), picture)
+    assert house.kept() == [picture]
+    assert house.sent(Display) == []
+
+
+def test_stored_output_has_a_limit_of_its_own_and_a_notice_for_the_rest() -> None:
+    house = small_house(1, Limits(stored_output=10))
+    task = house.submit([0])
+    house.handle(agent(), Output(task, 0, "stdout", b"0123456789"))
+    house.handle(agent(), Output(task, 0, "stdout", b"x"))
+    assert house.sent(Output) == [Output(task, 0, "stdout", b"x")]
+    (notice,) = house.kept()
+    assert isinstance(notice, Output)
+    assert b"beyond 10 bytes is not stored" in notice.text
+    house.handle(agent(), Output(task, 0, "stdout", b"y"))
+    assert house.kept() == []
 
 
 def test_output_beyond_the_limit_is_replaced_by_one_notice() -> None:
@@ -38,7 +64,8 @@ def test_output_beyond_the_limit_is_replaced_by_one_notice() -> None:
     assert (notice.stream, notice.engine) == ("stderr", 0)
     assert b"beyond 10 bytes is not shown" in notice.text
     house.reply(task, 0)
-    assert house.handle(agent(), Output(task, 0, "stdout", b"more")) == []
+    house.handle(agent(), Output(task, 0, "stdout", b"more"))
+    assert house.sent(Output) == []
 
 
 def test_an_agent_speaks_for_its_own_engines_only() -> None:

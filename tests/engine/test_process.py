@@ -18,6 +18,7 @@ import pytest
 from helpers import alive, eventually
 from ippmpi.engine.process import Options
 from ippmpi.identity import host_name, identify
+from ippmpi.wire.marks import Marks, mark
 from ippmpi.wire.messages import (
     Assigned,
     Content,
@@ -210,13 +211,27 @@ def _announced(function: Any, *args: object) -> object:
     return function(*args)
 
 
-def _start(agent: FakeAgent, task: str, function: object, *args: object) -> None:
-    """Run *function* and wait until it runs."""
+def _printed(agent: FakeAgent, task: str, text: bytes) -> None:
+    """Wait until *task* has printed *text*."""
     ready = agent.ready()
-    agent.apply(task, _announced, function, *args)
+    marks, got = Marks(), bytearray()
     with open(f"/proc/{ready.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
         os.set_blocking(pipe.fileno(), False)
-        assert eventually(lambda: pipe.read(1)) == b"!"
+
+        def read() -> bool:
+            for whose, piece in marks.split(pipe.read(100) or b""):
+                assert whose == task
+                got.extend(piece)
+            return len(got) >= len(text)
+
+        eventually(read)
+    assert got == text
+
+
+def _start(agent: FakeAgent, task: str, function: object, *args: object) -> None:
+    """Run *function* and wait until it runs."""
+    agent.apply(task, _announced, function, *args)
+    _printed(agent, task, b"!")
 
 
 @pytest.mark.parametrize("function", [sleep_long, spin, time.sleep])
@@ -236,9 +251,7 @@ def test_a_task_is_interrupted_in_no_time(engine: Any, agent: FakeAgent, functio
 
 def test_executed_code_is_interrupted_too(engine: Any, agent: FakeAgent) -> None:
     agent.run("c-1", "execute", {"code": "print('on'); import time; time.sleep(60)", "silent": True})
-    ready = agent.ready()
-    with open(f"/proc/{ready.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
-        assert pipe.read(3) == b"on\n"
+    _printed(agent, "c-1", b"on\n")
     agent.say(Revoke("c-1", [0], interrupt=True))
     failure = agent.reply("c-1", 5.0).failure  # IPython loads its tracebacks now; the second is kept elsewhere
     assert failure is not None
@@ -328,7 +341,7 @@ def test_output_is_in_the_pipe_before_the_reply(agent: FakeAgent) -> None:
     agent.reply("c-1")
     with open(f"/proc/{ready.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
         os.set_blocking(pipe.fileno(), False)
-        assert pipe.read(100) == b"half a line"
+        assert pipe.read(100) == mark("c-1") + b"half a line"
 
 
 @pytest.mark.usefixtures("engine")

@@ -107,7 +107,7 @@ class Caller:
 
 
 class Forwarder:
-    """A TCP relay on loopback whose connections can be cut."""
+    """A TCP relay on loopback whose connections can be cut. While it is ``down``, new ones are cut at once."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -115,6 +115,7 @@ class Forwarder:
         self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self.passed = 0
+        self.down = False
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -122,6 +123,9 @@ class Forwarder:
         while True:
             try:
                 near, _ = self._listener.accept()
+                if self.down:
+                    near.close()
+                    continue
                 far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import sqlite3
 import threading
 import time
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers import eventually
 from ippmpi.core.effects import Keep
 from ippmpi.ids import TaskId
 from ippmpi.store.keeper import Store
-from ippmpi.store.records import RequestState, StoreLimits
-from ippmpi.wire.messages import Content, EngineLost, Failure, Placement, Reply, Submit
+from ippmpi.store.records import RequestRecord, RequestState, Selection, StoreLimits
+from ippmpi.wire.messages import Content, Display, EngineLost, Failure, Output, Placement, Reply, Submit
 
 CLIENT = "0123456789ab"
 
@@ -237,3 +239,71 @@ def test_a_full_disk_loses_records_but_not_the_work(
             f"{CLIENT}-2": RequestState.PENDING,
         }
         assert "can be written again" in caplog.text
+
+
+# --- output, and what is read back ---
+
+
+def text(number: int, engine: int, data: bytes) -> Keep:
+    task = f"{CLIENT}-{number}"
+    return Keep(TaskId(task), Output(task, engine, "stdout", data))
+
+
+def selected(store: Store, selection: Selection, *, whole: bool = False) -> list[RequestRecord]:
+    answers: queue.SimpleQueue[list[RequestRecord]] = queue.SimpleQueue()
+    store.select(selection, answers.put, whole=whole)
+    return answers.get(timeout=10)
+
+
+def test_output_and_displays_come_back_in_their_order(tmp_path: Path, dones: Dones) -> None:
+    picture = Display(f"{CLIENT}-1", 0, b"\x80")
+    said = [text(1, 0, b"a"), Keep(TaskId(picture.task), picture), text(1, 1, b"b"), text(1, 0, b"c")]
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0, 1]), *said, text(9, 0, b"of nobody's"))
+        (found,) = selected(store, Selection(10, (f"{CLIENT}-1", "x-1")), whole=True)
+        assert list(found.outputs) == [k.message for k in said]
+        assert found.state is RequestState.PENDING
+
+
+def test_a_selection_sees_all_that_was_kept_before_and_nothing_after(tmp_path: Path, dones: Dones) -> None:
+    answers: list[RequestRecord] = []
+    with opened(tmp_path / "s", dones) as store:
+        store.keep(submit(1, [0]), dones.one)
+        store.keep(text(1, 0, b"before"), dones.one)
+        store.select(Selection(1, (f"{CLIENT}-1",)), answers.extend, whole=True)
+        store.keep(text(1, 0, b"after"), dones.one)
+        dones.wait(3)
+    assert [o.text for o in answers[0].outputs if isinstance(o, Output)] == [b"before"]
+
+
+def test_requests_are_selected_by_what_they_are(tmp_path: Path, dones: Dones) -> None:
+    bad = Failure("ValueError", "no")
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0], label="a"), submit(2, [1], label="b"), submit(3, [], placement=Placement()))
+        keep(store, dones, reply(1, 0), reply(2, 1, failure=bad), reply(3, 7))
+        keep(store, dones, submit(4, [0, 1], label="a"))
+
+        def numbers(**wanted: object) -> list[int]:
+            found = selected(store, Selection(**{"limit": 10, **wanted}))
+            return [int(record.task.rpartition("-")[2]) for record in found]
+
+        assert numbers() == [1, 2, 3, 4]
+        assert numbers(limit=2) == [3, 4]
+        assert numbers(label="a") == [1, 4]
+        assert numbers(state="failed") == [2]
+        assert numbers(client="other") == []
+        assert numbers(client=CLIENT, state="ok") == [1, 3]
+        assert numbers(tasks=(f"{CLIENT}-4", f"{CLIENT}-1", "x-1")) == [4, 1]
+        assert [list(r.engines) for r in selected(store, Selection(10))] == [[0], [1], [7], [0, 1]]
+
+
+def test_output_counts_for_the_limit_and_goes_with_its_request(tmp_path: Path, dones: Dones) -> None:
+    path = tmp_path / "s"
+    with opened(path, dones, StoreLimits(bytes=100_000)) as store:
+        keep(store, dones, submit(1, [0]), text(1, 0, b"x" * 90_000), reply(1, 0))
+        keep(store, dones, submit(2, [0]), text(2, 0, b"x" * 50_000), reply(2, 0))
+        keep(store, dones, submit(3, [0]))
+        eventually(lambda: (keep(store, dones, reply(3, 0)), store.result(f"{CLIENT}-1") is None)[1])
+        assert store.result(f"{CLIENT}-2") is not None
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT DISTINCT task FROM outputs").fetchall() == [(f"{CLIENT}-2",)]

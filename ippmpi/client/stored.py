@@ -1,0 +1,191 @@
+"""What the controller has stored: results of this client, of others, and of processes that are gone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ippmpi.client.collector import Collector
+from ippmpi.client.dependency import task_ids
+from ippmpi.client.failures import to_error
+from ippmpi.client.mapresults import unpickle_items
+from ippmpi.client.parts import Part
+from ippmpi.client.replies import unpickle_reply
+from ippmpi.client.requests import Pending, Requests
+from ippmpi.client.results import AsyncResult
+from ippmpi.wire import pickling
+from ippmpi.wire.messages import Failure, Query
+
+STATES = ("pending", "ok", "failed", "lost")
+AT_ONCE = 100
+"""Tasks that are fetched by one question."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """One request as the controller has stored it.
+
+    ``state``: ``pending`` (it waits or runs), ``ok``, ``failed``, or ``lost`` (the store could not keep all of it, or
+    its controller ended first). ``engines``: its targets, or where a balanced task ended. ``own``: this client made it.
+    """
+
+    task: str
+    label: str
+    state: str
+    op: str
+    submitted: datetime
+    finished: datetime | None
+    engines: list[int]
+    own: bool
+    balanced: bool
+
+
+class Stored:
+    """The questions of one client about what is stored."""
+
+    def __init__(self, client_id: str, requests: Requests) -> None:
+        """Ask by *requests*."""
+        self._id = client_id
+        self._requests = requests
+        self._lock = threading.Lock()
+        self._followed: dict[str, Pending] = {}
+        self._life = 0
+        requests.on_new_life = self._follow_again
+
+    def results(
+        self,
+        *,
+        tasks: Sequence[str] | None = None,
+        label: str | None = None,
+        state: str | None = None,
+        own: bool | None = None,
+        limit: int = 1000,
+        timeout: float,
+    ) -> list[StoredResult]:
+        """See ``Client.results``."""
+        if state is not None and state not in STATES:
+            raise ValueError(f"state={state!r}; have {', '.join(STATES)}")
+        wanted = {"limit": limit, "tasks": tasks, "label": label, "state": state, "client": self._id if own else None}
+        found = [self._read(record) for record in self._ask("results", wanted, timeout)]
+        return [result for result in found if own is None or result.own == own]
+
+    def _ask(self, what: str, arguments: object, timeout: float) -> Any:
+        question = self._requests.ask(lambda number: Query(number, what, msgspec.msgpack.encode(arguments)))
+        try:
+            return question.result(timeout)
+        except TimeoutError:
+            raise TimeoutError(f"the controller did not answer {what!r} within {timeout:g} s") from None
+
+    def _read(self, record: dict[str, Any]) -> StoredResult:
+        return StoredResult(
+            record["task"],
+            record["label"],
+            record["state"],
+            record["op"],
+            datetime.fromtimestamp(record["submitted"], UTC),
+            None if record["finished"] is None else datetime.fromtimestamp(record["finished"], UTC),
+            record["engines"],
+            record["client"] == self._id,
+            record["balanced"],
+        )
+
+    # --- results -----------------------------------------------------------------------------
+
+    def get(self, ids: Any, timeout: float) -> AsyncResult:
+        """See ``Client.get_result``."""
+        try:
+            names = list(dict.fromkeys(task_ids(ids)))
+        except ValueError:
+            raise TypeError(f"get_result() needs a task id, an AsyncResult or a list of these, not {ids!r}") from None
+        if not names:
+            raise ValueError("get_result() was given no task id")
+        here = {name: pending for name in names if (pending := self._requests.pending.get(name)) is not None}
+        wanted = [name for name in names if name not in here]
+        found: list[StoredResult] = []
+        for start in range(0, len(wanted), AT_ONCE):
+            some = wanted[start : start + AT_ONCE]
+            found += self.results(tasks=some, limit=len(some), timeout=timeout)
+        missing = [name for name in wanted if name not in {result.task for result in found}]
+        if missing:
+            raise LookupError(f"the controller knows no task {missing[0]!r}; client.results() lists those it knows")
+        pieces = self._adopt(names, here, found)
+        single = sum(len(indices) for _, indices in pieces) == 1 and isinstance(ids, str | AsyncResult)
+        collector = Collector.joined(pieces, keep=pieces[0][0].keep)
+        return AsyncResult(self._requests, collector, single=single, unpickle=_unpickle)
+
+    def _adopt(
+        self, names: list[str], here: dict[str, Pending], found: list[StoredResult]
+    ) -> list[tuple[Collector, list[int]]]:
+        """Wait for *names*: those that are not *here*, since nobody waits for them yet, are fetched."""
+        pending = self._requests.pending
+        with self._lock:  # two threads must not both fetch the same task
+            here |= {r.task: pending[r.task] for r in found if r.task in pending}
+            fetched = {r.task: _pending(r) for r in found if r.task not in here}
+            pending.update(fetched)
+            waited = {name: here.get(name) or fetched[name] for name in names}
+        self._follow(fetched)
+        return [(p.collector, _indices(p)) for p in waited.values()]
+
+    def _follow(self, fetched: dict[str, Pending]) -> None:
+        """Have all that is stored of these tasks sent, and what still comes."""
+        self._followed.update(fetched)
+        names = list(fetched)
+        for start in range(0, len(names), AT_ONCE):
+            some = {name: fetched[name] for name in names[start : start + AT_ONCE]}
+            answer = self._requests.ask(partial(_fetch, msgspec.msgpack.encode(list(some))))
+            answer.add_done_callback(partial(self._fetched, some, self._life))
+
+    def _follow_again(self) -> None:  # I/O thread
+        """Another controller has taken over: ask it for what has not ended; output that came already is dropped."""
+        self._life += 1
+        self._followed = {name: pending for name, pending in self._followed.items() if pending.left}
+        for pending in self._followed.values():
+            pending.skip = pending.heard.copy()
+        self._follow(self._followed)
+
+    def _fetched(self, fetched: dict[str, Pending], life: int, answer: Any) -> None:  # I/O thread
+        """End what the controller does not know any more, or would not send."""
+        if life != self._life:
+            return  # it was asked again
+        problem = answer.exception()
+        for pending in fetched.values():
+            pending.skip.clear()  # the replay is through
+        for name in fetched if problem is not None else answer.result():
+            pending = fetched[name]
+            self._requests.pending.pop(name, None)
+            why = "it was dropped from the store meanwhile" if problem is None else str(problem)
+            error = to_error(Failure("ResultNotKept", why, kind="ResultNotKept"), pending.collector.method)
+            for index, part in enumerate(pending.collector.parts):
+                if not part.done:
+                    pending.collector.fail(index, error)
+
+
+def _fetch(tasks: bytes, number: int) -> Query:
+    return Query(number, "fetch", tasks)
+
+
+def _indices(pending: Pending) -> list[int]:
+    return [pending.first] if pending.indices is None else list(pending.indices.values())
+
+
+def _pending(result: StoredResult) -> Pending:
+    """Make the future of a stored request."""
+    engines: Iterable[int | None] = [None] if result.balanced else result.engines
+    at = result.submitted.timestamp()
+    parts = [Part(result.task, engine, result.op, result.label, at) for engine in engines]
+    collector = Collector(parts, result.op)
+    collector.release()
+    indices = None if result.balanced else {engine: index for index, engine in enumerate(result.engines)}
+    return Pending(collector, 0, indices, len(parts))
+
+
+def _unpickle(part: Part, pickled: bytes | bytearray) -> Any:
+    if part.method == "execute":
+        return unpickle_reply(part, pickled)
+    return unpickle_items(part, pickled) if part.method == "map" else pickling.unpack(pickled)

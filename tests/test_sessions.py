@@ -1,0 +1,293 @@
+"""What outlives a client that is stopped, cut off or killed, and a controller that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import ippmpi as ipp
+from clusters import defined, running, script
+from helpers import eventually
+from ippmpi import connection
+from ippmpi.client.client import Client
+from net.wires import Forwarder
+
+WORK = defined("""
+    def say_until(file):
+        import os, time
+        print("begin", flush=True)
+        while not os.path.exists(file):
+            time.sleep(0.01)
+        print("end", flush=True)
+        return 7
+
+    def large(file):
+        import os, time, numpy
+        while not os.path.exists(file):
+            time.sleep(0.01)
+        return numpy.arange(300_000)
+""")
+
+USER = """
+    import sys
+    import ippmpi as ipp
+
+    names = {"__name__": "__main__"}
+    exec(sys.argv[3], names)
+    rc = ipp.Client(profile_dir=sys.argv[1])
+    results = names["submit"](rc, sys.argv[2])
+    print(*[task for result in results for task in result.msg_ids], flush=True)
+    for result in results:
+        print(result.get(30), repr("".join(result.stdout)), flush=True)
+"""
+"""A user's program: it submits, says the ids of its tasks, then waits for the results."""
+
+SUBMIT = """
+def say_until(file):
+    import os, time
+    print("begin", flush=True)
+    while not os.path.exists(file):
+        time.sleep(0.01)
+    print("end", flush=True)
+    return 7
+
+def large(file):
+    import numpy
+    say_until(file)
+    return numpy.arange(300_000)
+
+def fail(file):
+    say_until(file)
+    raise ValueError("no luck")
+
+def submit(rc, file):
+    view = rc.load_balanced_view(targets=[1])
+    view.label = "mine"
+    return [rc[:].apply_async(say_until, file), rc[0].apply_async(large, file), rc[1].apply_async(fail, file),
+            view.apply_async(say_until, file)]
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipp.Cluster]:
+    folder = tmp_path_factory.mktemp("profile")
+    with running(folder, 2, "local", controller_ip="127.0.0.1") as (cluster, _):
+        yield cluster
+
+
+@pytest.fixture
+def rc(cluster: ipp.Cluster) -> Iterator[Client]:
+    with cluster.connect_client_sync() as client:
+        client.wait_for_engines(2, timeout=10)
+        yield client
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Path:
+    """The file that work waits for."""
+    return tmp_path / "go"
+
+
+def profile(cluster: ipp.Cluster) -> Path:
+    return cluster.settings.folder
+
+
+def record(cluster: ipp.Cluster) -> connection.Connection:
+    return connection.load(connection.path(profile(cluster), "client", cluster.cluster_id), "client")
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def ended(rc: Client, *tasks: str) -> bool:
+    states = {result.task: result.state for result in rc.results()}
+    return all(states[task] in ("ok", "failed") for task in tasks)
+
+
+def submitted(rc: Client, *tasks: str) -> bool:
+    return {*tasks} <= {result.task for result in rc.results()}
+
+
+# --- a client that comes back ---
+
+
+def test_a_client_that_was_stopped_gets_its_result_and_its_output_once(
+    cluster: ipp.Cluster, rc: Client, go: Path
+) -> None:
+    submit = (
+        SUBMIT[: SUBMIT.index("def large")] + "def submit(rc, file):\n    return [rc[0].apply_async(say_until, file)]"
+    )
+    with script(USER, str(profile(cluster)), str(go), submit) as user:
+        assert user.stdout is not None
+        task = user.stdout.readline().strip()
+        eventually(lambda: submitted(rc, task))
+        with stopped(user.pid):
+            go.touch()
+            eventually(lambda: ended(rc, task))
+        back = time.monotonic()
+        assert user.stdout.readline() == "7 'begin\\nend\\n'\n"
+        assert time.monotonic() - back < 5
+
+
+def test_a_client_that_was_cut_off_gets_its_results_and_its_output_once(
+    cluster: ipp.Cluster, rc: Client, go: Path
+) -> None:
+    found = record(cluster)
+    forwarder = Forwarder(int(found.address.rpartition(":")[2]))
+    address = f"tcp://127.0.0.1:{forwarder.port}"
+    fields = msgspec.structs.replace(found, address=address, socket="/nowhere")
+    try:
+        with Client(msgspec.to_builtins(fields)) as remote:
+            small = remote[:].apply_async(WORK.say_until, str(go))
+            large = remote[0].apply_async(WORK.large, str(go))
+            eventually(lambda: small.stdout == ["begin\n", "begin\n"])
+            assert forwarder.passed
+            forwarder.down = True
+            forwarder.cut()
+            go.touch()
+            eventually(lambda: ended(rc, *small.msg_ids, *large.msg_ids))
+            late = remote[1].apply_async(os.getpid)
+            with pytest.raises(TimeoutError):
+                small.get(0.2)
+            forwarder.down = False
+            back = time.monotonic()
+            assert small.get(10) == [7, 7]
+            assert np.array_equal(large.get(10), np.arange(300_000))
+            assert late.get(10) > 0
+            assert time.monotonic() - back < 5
+            assert small.stdout == ["begin\nend\n", "begin\nend\n"]
+    finally:
+        forwarder.close()
+
+
+# --- a client that does not ---
+
+
+def test_the_work_of_a_killed_client_goes_on_and_another_process_gets_all_of_it(
+    cluster: ipp.Cluster, rc: Client, go: Path
+) -> None:
+    with script(USER, str(profile(cluster)), str(go), SUBMIT) as user:
+        assert user.stdout is not None
+        direct, _, failing, balanced = tasks = user.stdout.readline().split()
+        eventually(lambda: submitted(rc, *tasks))
+        user.kill()
+        user.wait()
+    listed = {result.task: result for result in rc.results(own=False)}
+    assert [listed[task].state for task in tasks] == ["pending"] * 4
+    assert [listed[task].op for task in tasks] == ["apply"] * 4
+    assert listed[direct].engines == [0, 1]
+    assert [result.task for result in rc.results(label="mine", state="pending")] == [balanced]
+    live = rc.get_result(direct)
+    eventually(lambda: live.stdout == ["begin\n", "begin\n"])
+    go.touch()
+    assert live.get(10) == [7, 7]
+    assert live.stdout == ["begin\nend\n", "begin\nend\n"]
+    eventually(lambda: ended(rc, *tasks))
+    assert [r.state for r in rc.results(own=False) if r.task in tasks] == ["ok", "ok", "failed", "ok"]
+    assert rc.results(label="mine", state="ok")[-1].engines == [1]
+
+    with cluster.connect_client_sync() as later:
+        both = later.get_result([direct, balanced])
+        assert both.get(10) == [7, 7, 7]
+        assert both.stdout == ["begin\nend\n"] * 3
+        assert later.get_result(balanced, block=True) == 7
+        with pytest.raises(ipp.RemoteError, match="no luck"):
+            later.get_result(failing).get(10)
+        again = later.get_result(live)
+        assert again.get(10) == [7, 7]
+        assert again.stdout == ["begin\nend\n", "begin\nend\n"]
+
+
+def test_a_value_that_its_client_has_taken_is_said_to_be_gone_if_it_was_large(rc: Client, go: Path) -> None:
+    go.touch()
+    result = rc[0].apply_async(WORK.large, str(go))
+    assert len(result.get(10)) == 300_000
+    eventually(lambda: ended(rc, *result.msg_ids))
+
+    def gone() -> bool:
+        again = rc.get_result(result)
+        return isinstance(again.exception(10), ipp.ResultNotKept)
+
+    eventually(gone)
+
+
+def test_a_client_has_its_own_results_by_their_ids_too(rc: Client, go: Path) -> None:
+    result = rc[0].apply_async(WORK.say_until, str(go))
+    pending = rc.get_result()
+    assert pending.msg_ids == result.msg_ids
+    go.touch()
+    assert pending.get(10) == result.get(10) == 7
+    assert rc.get_result(result.msg_ids).get(10) == [7]
+    assert [r.task for r in rc.results(own=True)] == result.msg_ids
+    cell = rc[0].execute("6 * 7", silent=False)
+    cell.get(10)
+    assert rc.get_result(cell).get(10).data == {"text/plain": "42"}
+    with pytest.raises(LookupError, match="knows no task 'x-1'"):
+        rc.get_result("x-1")
+
+
+# --- a controller that does not answer ---
+
+
+def test_calls_with_a_timeout_honour_it_while_the_controller_is_silent(
+    cluster: ipp.Cluster, rc: Client, go: Path
+) -> None:
+    result = rc[0].apply_async(WORK.say_until, str(go))
+    eventually(lambda: result.stdout)
+    calls: list[Callable[[], Any]] = [
+        lambda: result.get(timeout=0.3),
+        lambda: rc.queue_status(timeout=0.3),
+        lambda: rc.results(timeout=0.3),
+        lambda: rc.get_result("x-1", timeout=0.3),
+        lambda: rc[1].apply_async(len, "abc").get(timeout=0.3),
+        lambda: rc.abort(result, block=True, timeout=0.3),
+        lambda: rc.wait_for_engines(3, timeout=0.3),
+    ]
+    with stopped(record(cluster).controller.pid):
+        for call in calls:
+            start = time.monotonic()
+            with pytest.raises(TimeoutError):
+                call()
+            assert time.monotonic() - start < 1
+        assert rc.wait(result, timeout=0.3) is False
+    go.touch()
+    assert isinstance(result.exception(10), ipp.TaskAborted | None)
+    assert rc[1].apply_async(len, "abc").get(10) == 3
+
+
+# --- several clients ---
+
+
+def test_two_clients_do_not_see_each_others_output(cluster: ipp.Cluster, rc: Client, go: Path) -> None:
+    with cluster.connect_client_sync() as other:
+        seen: dict[str, list[Any]] = {}
+        for name, client in (("rc", rc), ("other", other)):
+            seen[name] = heard = []
+            on_output = client.requests.on_output
+
+            def listen(message: Any, incoming: Any, heard: Any = heard, on_output: Any = on_output) -> None:
+                heard.append(message.task)
+                on_output(message, incoming)
+
+            handlers = client.requests._handlers
+            handlers.update({kind: listen for kind, call in handlers.items() if call == on_output})
+        go.touch()
+        mine, theirs = rc[:].apply_async(WORK.say_until, str(go)), other[:].apply_async(WORK.say_until, str(go))
+        assert mine.get(10) == theirs.get(10) == [7, 7]
+        assert set(seen["rc"]) == set(mine.msg_ids)
+        assert set(seen["other"]) == set(theirs.msg_ids)
