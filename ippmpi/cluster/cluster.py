@@ -249,6 +249,15 @@ class Cluster(ClusterState):
                 self.stop_engines_sync(key)
                 self._start_again(key, launcher)
 
+    def restart_world_sync(self, world: str) -> None:
+        """End and start again the set that is *world*; raise ClusterError if there is none. See ``World.restart``."""
+        with self._lock:
+            keys = [key for key, launcher in self.engines.items() if launcher.spec.world == world]
+            if not keys:
+                have = ", ".join(launcher.spec.world for launcher in self.engines.values()) or "none"
+                raise ClusterError(f"{self!r} has not started world {world!r}, or has stopped it; it has {have}")
+            self.restart_engines_sync(keys[0])
+
     def signal_engines_sync(self, signum: int | str, engine_set_id: str | None = None) -> None:
         """Send a POSIX signal to the engines of a set (default: all), by way of their agents.
 
@@ -269,6 +278,7 @@ class Cluster(ClusterState):
     stop_controller = coroutine_of(stop_controller_sync)
     stop_cluster = coroutine_of(stop_cluster_sync)
     restart_engines = coroutine_of(restart_engines_sync)
+    restart_world = coroutine_of(restart_world_sync)
     signal_engines = coroutine_of(signal_engines_sync)
 
     def detach(self) -> None:
