@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from ippmpi.cluster import Cluster
-from ippmpi.errors import LaunchError
+from ippmpi.errors import ClusterError, LaunchError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -18,7 +18,7 @@ LOOK_S = 0.2  # how often processes that should run are looked at
 
 MOST_RESTARTS = 20
 RESTARTS_WITHIN_S = 600.0
-"""A controller that is killed more often than this is not started again."""
+"""A controller that is killed, or fails, more often than this is not started again."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 BACK_OFF_FORGETS_S = 30.0
@@ -47,34 +47,47 @@ def ending_signals() -> Iterator[None]:
 
 
 def supervise(cluster: Cluster) -> None:
-    """Return when the controller has ended for good: it is started again when it was killed, a limited number of times.
+    """Return when the controller has ended for good; else it is started again, a limited number of times.
 
-    One that stops for a reason of its own ends with exit code 0 or 1 and is not started again.
+    It has ended for good when it was stopped: with exit code 0, or its cluster file is gone.
     """
     attempts: deque[float] = deque(maxlen=MOST_RESTARTS)
     while True:
         watch(cluster)
         code = None if cluster.controller is None else cluster.controller.poll()
-        if code is None or code >= 0:
+        if not code:
             return
-        while cluster.cluster_file.exists():  # else it was stopped, not killed
-            now = time.monotonic()
-            if len(attempts) == MOST_RESTARTS and now - attempts[0] < RESTARTS_WITHIN_S:
-                print(f"the controller ended {MOST_RESTARTS} times in {now - attempts[0]:.0f} s; giving up", flush=True)
-                return
-            time.sleep(_pause_s(attempts, now))
-            attempts.append(now)
-            print(f"the controller was ended by signal {-code}; starting it again", flush=True)
-            try:
-                cluster.restore_controller_sync()
-            except LaunchError as error:
-                print(f"error: {error}", flush=True)
-                continue
-            assert cluster.controller is not None
-            print(f"controller: pid {cluster.controller.identity.pid}, restored", flush=True)
-            break
-        else:
+        how = f"was ended by signal {-code}" if code < 0 else f"has failed with exit code {code}"
+        if not _start_again(cluster, how, attempts):
             return
+
+
+def _start_again(cluster: Cluster, how: str, attempts: deque[float]) -> bool:
+    """Start the controller again, however often it takes; return False if that is given up or was not wanted."""
+    while cluster.cluster_file.exists():  # else it was stopped, not killed
+        now = time.monotonic()
+        if len(attempts) == MOST_RESTARTS and now - attempts[0] < RESTARTS_WITHIN_S:
+            print(
+                f"the controller {how}; it was started again {MOST_RESTARTS} times in {now - attempts[0]:.0f} s: "
+                "giving up, the cluster is stopped",
+                flush=True,
+            )
+            return False
+        time.sleep(_pause_s(attempts, now))
+        attempts.append(now)
+        print(f"the controller {how}; starting it again", flush=True)
+        try:
+            cluster.restore_controller_sync()
+        except LaunchError as error:
+            print(f"error: {error}", flush=True)
+            how = "did not start"
+            continue
+        except ClusterError:  # stopped in the meantime
+            return False
+        assert cluster.controller is not None
+        print(f"controller: pid {cluster.controller.identity.pid}, restored", flush=True)
+        return True
+    return False
 
 
 def _pause_s(attempts: Sequence[float], now: float) -> float:

@@ -8,33 +8,45 @@ import sys
 import time
 
 from ippmpi.cluster import Cluster
+from ippmpi.cluster.leftovers import remove_log
+from ippmpi.cluster.sets import log_file
 from ippmpi.config import ClusterSettings
 from ippmpi.errors import ClusterError
 
+from .daemon import Ready, in_background
 from .dispatch import ALREADY_RUNNING, FAILED
 from .foreground import Ended, ending_signals, supervise
 from .parser import settings_of
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start a cluster, wait for its engines; then stay until a signal, or (``--daemonize``) leave."""
+    """Start a cluster, wait for its engines; then stay until a signal, or (``--daemonize``) go on in the background."""
+    if args.daemonize:
+        return in_background(lambda ready: _run(args, ready))
+    return _run(args, None)
+
+
+def _run(args: argparse.Namespace, ready: Ready | None) -> int:
     options = settings_of(args, ClusterSettings)
     cluster = Cluster(shutdown_atexit=False, **{**options, "cluster_id": options["cluster_id"] or ""})
-    cluster.supervised = not args.daemonize
-    stays = False
+    cluster.supervised = True
+    log = log_file(cluster.settings, "ipcluster", "")
+    code = FAILED
     with ending_signals():
         try:
             code = _start(cluster)
-            stays = args.daemonize and code == 0
-            return code if stays or code else _stay(cluster)
+            if code == 0:
+                if ready is not None:
+                    ready(log)
+                code = _stay(cluster)
         except Ended as signal_name:
             print(f"{signal_name}: stopping", flush=True)
-            return 0
+            code = 0
         finally:
-            if stays:
-                cluster.detach()
-            else:
-                cluster.stop_cluster_sync()
+            cluster.stop_cluster_sync()
+    if ready is not None and code == 0:
+        remove_log(str(log))
+    return code
 
 
 def _start(cluster: Cluster) -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
+from ippmpi import identity
 from ippmpi.cluster import Cluster, ClusterManager
 from ippmpi.errors import ClusterError, ConnectionFileError
 
 from .dispatch import NOT_RUNNING, text_of
 from .find import find_cluster
+
+SUPERVISOR_ENDS_S = 5.0
+"""How long the process that watches over a cluster may take to notice its end, and to leave."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,4 +43,7 @@ def _stop_named(args: argparse.Namespace) -> int:
 def _stop(cluster: Cluster) -> None:
     n = sum(launcher.spec.n for launcher in cluster.engines.values())
     cluster.stop_cluster_sync()
+    deadline = time.monotonic() + SUPERVISOR_ENDS_S
+    while cluster.supervisor is not None and identity.alive(cluster.supervisor) and time.monotonic() < deadline:
+        time.sleep(0.02)
     print(f"stopped cluster {cluster.cluster_id!r} of {cluster.profile_dir} ({n} engines)", flush=True)

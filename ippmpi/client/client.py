@@ -26,10 +26,11 @@ from ippmpi.client.results import AsyncResult
 from ippmpi.client.stored import Stored, StoredResult
 from ippmpi.client.transport import LinkTransport, Receiver, Transport, dial_for
 from ippmpi.client.views import DirectView
+from ippmpi.client.worlds import Starter, Worlds
 from ippmpi.wire.messages import Query, SendSignal, Shutdown
 
 
-class OwningCluster(Protocol):
+class OwningCluster(Starter, Protocol):
     """What a client needs of the cluster it belongs to."""
 
     n: int | None
@@ -101,6 +102,11 @@ class Client:
     def ids(self) -> list[int]:
         """The ids of the engines that are there, sorted."""
         return list(self.requests.engines.ids)
+
+    @property
+    def worlds(self) -> Worlds:
+        """The MPI jobs that the engines belong to, by name; one can be started again: ``worlds[name].restart()``."""
+        return Worlds(self.requests.engines, self.cluster)
 
     def __len__(self) -> int:
         """Return the number of engines."""

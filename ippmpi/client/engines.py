@@ -16,6 +16,9 @@ Targets = SupportsIndex | slice | Iterable[SupportsIndex] | str | None
 
 MAX_REASONS = 1000
 
+MAX_WORLDS = 100
+"""How many worlds are remembered; those that ended first go first."""
+
 
 class NoSuchEngine(EngineError, IndexError):  # noqa: N818 - the text that users of ipyparallel know
     """The engine never was, or has left; an index error for those who index, an engine error for those who call."""
@@ -28,6 +31,7 @@ class Engines:
         """Start with none known."""
         self.records: Mapping[int, EngineRecord] = {}
         self.ids: tuple[int, ...] = ()
+        self.worlds: Mapping[str, Mapping[int, EngineRecord]] = {}  # by rank, as each was last seen
         self.known = False
         self.failure: Exception | None = None
         self.losses = 0
@@ -48,12 +52,30 @@ class Engines:
             self._reasons[engine_id] = reason
         while len(self._reasons) > MAX_REASONS:
             del self._reasons[next(iter(self._reasons))]
+        worlds = self._worlds_with(message.joined, records)
         with self._changed:
             self.records = records
+            self.worlds = worlds
             self.ids = tuple(sorted(records))
             self.losses += len(lost)
             self.known = True
             self._changed.notify_all()
+
+    def _worlds_with(
+        self, joined: Iterable[EngineRecord], records: Mapping[int, EngineRecord]
+    ) -> Mapping[str, Mapping[int, EngineRecord]]:
+        """Return the worlds with those who *joined*; *records* are all who are there then."""
+        worlds = {name: dict(ranks) for name, ranks in self.worlds.items()}
+        for engine in joined:
+            ranks = worlds.setdefault(engine.world, {})
+            if ranks and next(iter(ranks.values())).size != engine.size:
+                ranks.clear()
+            ranks[engine.rank] = engine
+        if len(worlds) > MAX_WORLDS:
+            there = {record.world for record in records.values()}
+            for name in [name for name in worlds if name not in there][: len(worlds) - MAX_WORLDS]:
+                del worlds[name]
+        return worlds
 
     def fail(self, problem: Exception) -> None:
         """End all waiting: the hub will tell nothing more."""
@@ -99,9 +121,21 @@ class Engines:
             if self.failure is not None:
                 raise self.failure
 
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until *condition*, which looks at this, is true; return whether it is. Raises what ``fail`` was told."""
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self.failure is not None, timeout_s)
+            if self.failure is not None:
+                raise self.failure
+        return condition()
+
     def _last_loss(self) -> str:
         engine_id, reason = next(reversed(self._reasons.items()), (None, ""))
         return f"engine {engine_id}, {reason or 'no reason given'}" if engine_id is not None else "no reason given"
+
+    def of_world(self, name: str) -> list[EngineRecord]:
+        """Return the engines of a world that are there now."""
+        return [record for record in self.records.values() if record.world == name]
 
     # --- naming ------------------------------------------------------------------------------
 

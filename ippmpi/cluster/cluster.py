@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from ippmpi import config, connection
 from ippmpi.errors import ClusterError, EngineError, IppmpiError
 from ippmpi.launching import Launcher
@@ -91,7 +93,7 @@ class Cluster(ClusterState):
         """Start the controller again after it was killed: it goes on where it ended, with the same engines.
 
         Raises:
-            ClusterError: it runs, or there was none.
+            ClusterError: it runs, or there was none; or the cluster was stopped in the meantime.
             LaunchError: it did not start.
         """
         with self._lock:
@@ -99,7 +101,13 @@ class Cluster(ClusterState):
                 raise ClusterError(f"{self!r} has no controller that has ended")
             output = Path(self._controller_log)
             self.controller = start_controller(self.settings, self._controller_ip(), output, restore=True)
-            self.write_cluster_file()
+            try:
+                # others may have started or ended sets of engines, which this process does not know
+                record = files.read(self.cluster_file)
+            except FileNotFoundError:
+                self._end_controller(0.0)
+                raise ClusterError(f"{self!r} was stopped while its controller was being started again") from None
+            files.write(self.cluster_file, msgspec.structs.replace(record, controller=self.controller.identity))
 
     def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None, **options: Any) -> str:
         """Start a set of *n* engines, one MPI world; return its id (default: the next number).
@@ -249,6 +257,15 @@ class Cluster(ClusterState):
                 self.stop_engines_sync(key)
                 self._start_again(key, launcher)
 
+    def restart_world_sync(self, world: str) -> None:
+        """End and start again the set that is *world*; raise ClusterError if there is none. See ``World.restart``."""
+        with self._lock:
+            keys = [key for key, launcher in self.engines.items() if launcher.spec.world == world]
+            if not keys:
+                have = ", ".join(launcher.spec.world for launcher in self.engines.values()) or "none"
+                raise ClusterError(f"{self!r} has not started world {world!r}, or has stopped it; it has {have}")
+            self.restart_engines_sync(keys[0])
+
     def signal_engines_sync(self, signum: int | str, engine_set_id: str | None = None) -> None:
         """Send a POSIX signal to the engines of a set (default: all), by way of their agents.
 
@@ -269,6 +286,7 @@ class Cluster(ClusterState):
     stop_controller = coroutine_of(stop_controller_sync)
     stop_cluster = coroutine_of(stop_cluster_sync)
     restart_engines = coroutine_of(restart_engines_sync)
+    restart_world = coroutine_of(restart_world_sync)
     signal_engines = coroutine_of(signal_engines_sync)
 
     def detach(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from ippmpi import config, connection, identity
 from ippmpi.config import ClusterSettings
 from ippmpi.errors import ClusterError
+from ippmpi.identity import ProcessIdentity
 from ippmpi.launching import Launcher, Process
 
 from . import files, leftovers
@@ -30,6 +31,7 @@ class ClusterState:
         n: how many engines ``start_engines`` starts if not told otherwise.
         controller: the controller's process, None if there is none.
         supervised: whether this process starts the controller again when it was killed.
+        supervisor: the process that does, if it is another one.
         shutdown_atexit: whether the cluster ends with this process.
     """
 
@@ -46,6 +48,7 @@ class ClusterState:
         self.shutdown_atexit = shutdown_atexit
         self.controller: Process | None = None
         self.supervised = False
+        self.supervisor: ProcessIdentity | None = None
         self.n: int | None = self.settings.n or os.cpu_count()
         self._controller_log = ""
         self._token = ""
@@ -108,7 +111,7 @@ class ClusterState:
             profile_dir=str(self.profile_dir),
             starter=identity.identify(os.getpid()),
             controller=self.controller.identity if self.controller else None,
-            supervisor=identity.identify(os.getpid()) if self.supervised else None,
+            supervisor=identity.identify(os.getpid()) if self.supervised else self.supervisor,
             controller_log=self._controller_log,
             token=self._token,
             folders=self._sets.folders,
@@ -122,6 +125,7 @@ class ClusterState:
         options: dict[str, Any] = {**record.settings, "profile_dir": record.profile_dir}
         cluster = cls(shutdown_atexit=False, **options)
         cluster.controller = Process(record.controller) if record.controller else None
+        cluster.supervisor = record.supervisor
         cluster._controller_log = record.controller_log
         cluster._token = record.token
         cluster._sets = EngineSets(cluster.profile_dir, cluster.cluster_id, record.engine_sets)

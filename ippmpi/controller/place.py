@@ -42,6 +42,7 @@ class Place:
         self._settings = settings
         self._files = {role: connection.path(settings.folder, role, settings.cluster_id) for role in KEY_ROLES}
         self.restored = restore
+        self.published = False
         self.port = 0
         if restore:
             self._take_over()
@@ -125,6 +126,7 @@ class Place:
             )
             connection.write(content, file)
             log.info("wrote %s", file)
+        self.published = True
         return address
 
     def remove(self) -> None:

@@ -60,7 +60,7 @@ def serve(settings: ControllerSettings, ready_fd: int | None = None, *, restore:
             check_free(bound, port)
         _serve(settings, place, Hub(policy, Limits()), f"{bound}:{port}" if bound else "", ready_fd)
     except BaseException:
-        if not restore:  # else there may be another try
+        if not (restore or place.published):  # else it can be restored
             place.remove()
         raise
     place.remove()

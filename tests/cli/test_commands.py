@@ -204,6 +204,92 @@ def test_a_controller_that_is_killed_is_started_again(
     assert left(tmp_path) == ["said"]
 
 
+FAILS_WHEN_ASKED = """
+import signal, sys
+if "ippmpi.controller" in sys.orig_argv:
+    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(3))
+"""
+
+
+@pytest.mark.parametrize("daemonize", [False, True], ids=["foreground", "daemon"])
+def test_a_controller_that_fails_is_started_again_too(
+    foreground: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    daemonize: bool,
+) -> None:
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(FAILS_WHEN_ASKED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    process = foreground("cluster", "start", "--engines=local", "-n", "1", *(["--daemonize"] * daemonize))
+    eventually(lambda: "stop:" in said(tmp_path), 30, "the cluster is ready")
+    if daemonize:
+        assert process.wait(10) == 0
+    try:
+        with contextlib.closing(Client()) as rc:
+            engine = rc[0].apply_sync(os.getpid)
+            for signum in (signal.SIGUSR2, signal.SIGKILL):
+                pid = controller_pid()
+                os.kill(pid, signum)
+                assert rc[0].apply_async(os.getpid).get(timeout=20) == engine
+                eventually(lambda: controller_pid() != pid, what="the cluster file names the new one")  # noqa: B023
+            log = tmp_path / "profile_default" / "log" / "ipcluster.log"
+            text = log.read_text() if daemonize else said(tmp_path)
+            assert "the controller has failed with exit code 3; starting it again" in text
+            assert "the controller was ended by signal 9; starting it again" in text
+    finally:
+        assert ippmpi("cluster", "stop").returncode == 0
+    assert process.wait(10) == 0
+    assert [name for name in left(tmp_path) if name != "said" and "sitecustomize" not in name] == []
+
+
+def test_a_daemon_that_gives_up_stops_the_cluster_and_its_log_says_why(
+    profiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (profiles / "hook").mkdir()
+    (profiles / "hook" / "sitecustomize.py").write_text(FEWER_RESTARTS)
+    monkeypatch.setenv("PYTHONPATH", str(profiles / "hook"))
+    assert ippmpi("cluster", "start", "--engines=local", "-n", "1", "--daemonize").returncode == 0
+    log, folders = profiles / "profile_default" / "log" / "ipcluster.log", Cluster.from_file().to_record().folders
+    with contextlib.closing(Client()) as rc:
+        engine = rc[0].apply_sync(os.getpid)
+    for restarts in range(1, 4):
+        os.kill(controller_pid(), signal.SIGKILL)
+        if restarts < 3:
+            eventually(lambda: log.read_text().count("restored") == restarts, 20)  # noqa: B023
+    eventually(lambda: "error: the controller has ended by itself" in log.read_text(), 20)
+    assert "it was started again 2 times in " in log.read_text()
+    assert "giving up, the cluster is stopped" in log.read_text()
+    eventually(lambda: not alive(engine), what="its engine is stopped")
+    eventually(lambda: not any(Path(folder).exists() for folder in folders), what="its folders are removed")
+
+
+FEWER_RESTARTS = """
+import sys
+if "cluster" in sys.orig_argv:
+    import ippmpi.cli.foreground
+    ippmpi.cli.foreground.MOST_RESTARTS = 2
+"""
+
+
+def test_a_daemon_that_cannot_start_returns_the_exit_code_and_the_reason(profiles: Path) -> None:
+    done = ippmpi("cluster", "start", "--engines=nonsense", "--daemonize")
+    assert done.returncode == 1
+    assert "no 'nonsense' in ippmpi.launchers" in done.stderr
+    assert left(profiles) == []
+
+
+def test_a_daemon_that_is_interrupted_while_it_starts_leaves_nothing(
+    foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = foreground("cluster", "start", "--engines=local", "-n", "1", "--daemonize")
+    eventually(lambda: "controller: pid" in said(tmp_path), 30)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    eventually(lambda: left(tmp_path) == ["said"] or "stop:" in said(tmp_path))
+    assert ippmpi("cluster", "stop", "--all").returncode == 0
+
+
 def test_why_a_controller_cannot_be_started_again_is_said(
     foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -224,7 +310,7 @@ def test_stale_files_are_cleaned(foreground: Callable[..., subprocess.Popen[str]
     saved = cluster.to_dict()
     saved["cluster_id"] = saved["token"] = "gone"
     saved["controller"]["started"] = 1
-    saved["engine_sets"], saved["folders"], saved["controller_log"] = {}, [], ""
+    saved["engine_sets"], saved["folders"], saved["controller_log"], saved["supervisor"] = {}, [], "", None
     gone = cluster.cluster_file.with_name("cluster-gone.json")
     gone.write_text(json.dumps(saved))
     done = ippmpi("cluster", "clean")

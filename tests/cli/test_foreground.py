@@ -43,7 +43,10 @@ def test_a_controller_that_is_killed_again_and_again_is_given_up(
     cluster = Killed(tmp_path / "c", -9, *[True] * 100)
     foreground.supervise(cluster)  # type: ignore[arg-type]
     assert cluster.attempts == 4
-    assert "the controller ended 4 times in 0 s; giving up" in capsys.readouterr().out
+    text = (
+        "the controller was ended by signal 9; it was started again 4 times in 0 s: giving up, the cluster is stopped"
+    )
+    assert text in capsys.readouterr().out
 
 
 def test_a_start_that_fails_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,11 +56,21 @@ def test_a_start_that_fails_is_tried_again(tmp_path: Path, capsys: pytest.Captur
     assert "error: no port" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_a_controller_that_ends_by_itself_is_not_started_again(tmp_path: Path, code: int) -> None:
-    cluster = Killed(tmp_path / "c", code, True)
+def test_a_controller_that_ends_well_is_not_started_again(tmp_path: Path) -> None:
+    cluster = Killed(tmp_path / "c", 0, True)
     foreground.supervise(cluster)  # type: ignore[arg-type]
     assert cluster.attempts == 0
+
+
+def test_a_controller_that_fails_is_started_again_as_often_as_one_that_is_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Killed(tmp_path / "c", 3, *[True] * 100)
+    foreground.supervise(cluster)  # type: ignore[arg-type]
+    assert cluster.attempts == 4
+    said = capsys.readouterr().out
+    assert "the controller has failed with exit code 3; starting it again" in said
+    assert "giving up" in said
 
 
 def test_a_cluster_that_was_stopped_is_not_started_again(tmp_path: Path) -> None:

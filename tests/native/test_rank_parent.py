@@ -350,7 +350,7 @@ def test_a_file_is_refused(parent: list[str], folder: Path) -> None:
 
 def test_a_folder_of_another_user_is_refused(parent: list[str], folder: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can make another user's folder")
+        pytest.skip("cannot be had here: only root can make another user's folder")
     folder.mkdir(mode=0o700)
     os.chown(folder, 65534, 65534)
     assert "belongs to another user" in refusal(parent, folder)

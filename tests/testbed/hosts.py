@@ -45,7 +45,7 @@ def missing() -> str:
     if sys.platform != "linux":
         return "emulated hosts need Linux"
     if os.geteuid() != 0:
-        return "emulated hosts need root"
+        return "cannot be had here: only root can make hosts"
     tools = [tool for tool in ("ip", "unshare", "nsenter", "ssh", "ssh-keygen") if shutil.which(tool) is None]
     if SSHD is None:
         tools.append("sshd")
