@@ -150,6 +150,13 @@ class EngineOutput:
             for pipe in self._pipes:
                 pipe.drain()
 
+    def replied(self, task: str) -> None:
+        """Pass on the rest of what *task* has printed; what comes now is another's, with or without a mark."""
+        self.drain()
+        for marks in self._marks.values():
+            if marks.task == task:
+                marks.task = None
+
     def listen(self) -> None:
         """Go on reading after a hold."""
         for pipe in self._pipes:
@@ -203,6 +210,10 @@ class Outputs:
     def drain(self, engine: LocalEngine) -> None:
         """Queue all that *engine* has printed so far, whatever the backlog (it is at most what its pipes hold)."""
         self._engines[engine].drain()
+
+    def replied(self, engine: LocalEngine, task: str) -> None:
+        """Queue all that *task* has printed on *engine*, which has replied to it."""
+        self._engines[engine].replied(task)
 
     def close(self, engine: LocalEngine) -> str:
         """Queue the rest, stop reading and return the last words of *engine*."""

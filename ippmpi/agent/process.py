@@ -13,9 +13,11 @@ from ippmpi.agent.files import SOCKET, STARTERS_LOCK
 from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
 from ippmpi.agent.output import Outputs
-from ippmpi.agent.ranks import Post, Ranks
+from ippmpi.agent.post import Post
+from ippmpi.agent.ranks import Ranks
 from ippmpi.agent.rejoining import Rejoining
 from ippmpi.agent.relay import Relay
+from ippmpi.agent.together import Together
 from ippmpi.agent.traces import Traces
 from ippmpi.config import AgentSettings
 from ippmpi.connection import Connection, host_prefix, lock_held, node_folder, on_this_host
@@ -105,9 +107,10 @@ class Agent:
         outputs = Outputs(loop, controller)
         self._traces = traces = Traces(loop)
         self._lifetime = Lifetime(loop, members, controller, progress=contents.progress, leave=loop.stop)
-        post = Post(world, self._folder, self._prefix, loop, controller)
+        together = Together(controller, loop.call_later)
+        post = Post(world, self._folder, self._prefix, loop, controller, together)
         self._ranks = ranks = Ranks(post, members, outputs, traces, self._lifetime, self._router.forget)
-        relay = Relay(controller, members, contents, outputs=outputs, traces=traces, later=loop.call_later)
+        relay = Relay(post, members, contents, outputs=outputs, traces=traces)
         self._from_controller: Handlers = {
             Run: relay.on_run,
             Revoke: relay.on_revoke,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from ippmpi.agent.causes import Ending, describe
 from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import UNASSIGNED, FanOut, LocalEngine, Members
 from ippmpi.agent.output import Outputs
+from ippmpi.agent.post import Post
 from ippmpi.agent.registration import Registration
-from ippmpi.agent.seams import Conversation, Delivery, Loop
+from ippmpi.agent.seams import Conversation, Delivery
 from ippmpi.agent.stopping import Stopper
 from ippmpi.agent.traces import Traces
 from ippmpi.agent.watch import Watch, Watched
@@ -24,17 +23,6 @@ _log = logging.getLogger(__name__)
 
 LARGEST_PID = 1 << 22
 LONGEST_HOST = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Where the agent stands. Names of its host's files in ``folder`` start with ``prefix``."""
-
-    world: str
-    folder: Path
-    prefix: str
-    loop: Loop
-    controller: Conversation
 
 
 class Ranks:
@@ -180,6 +168,7 @@ class Ranks:
     def _on_end(self, engine: LocalEngine, ending: Ending) -> None:
         del self._watches[engine]
         self._registration.flush()  # the controller must have heard of it to understand its loss
+        self._post.together.flush()  # and of what it has done
         output = self._outputs.close(engine)
         killed = ending.signal == signal.SIGKILL or ending == Ending()
         cause = describe(

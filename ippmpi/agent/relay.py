@@ -14,17 +14,14 @@ import msgspec
 from ippmpi.agent.contents import Arrival, Contents
 from ippmpi.agent.members import FanOut, LocalEngine, Members
 from ippmpi.agent.output import Outputs
-from ippmpi.agent.seams import Conversation, Delivery
+from ippmpi.agent.post import Post
+from ippmpi.agent.seams import Delivery
 from ippmpi.agent.traces import Traces
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.frames import encode
 from ippmpi.wire.messages import Content, Display, Failure, Reply, Revoke, Run
 
 _log = logging.getLogger(__name__)
-
-TOGETHER_S = 0.001
-"""How long a reply may wait for those of other local engines to the same request, so that they travel together."""
-
 
 RENEW_S = 60.0
 """How long a request whose content broke off may wait to be sent again by a controller that was restarted."""
@@ -35,22 +32,21 @@ class Relay:
 
     def __init__(
         self,
-        controller: Conversation,
+        post: Post,
         members: Members,
         contents: Contents,
         *,
         outputs: Outputs,
         traces: Traces,
-        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        """Relay between *controller* and *members*; *later* is the loop's ``call_later``."""
-        self._controller = controller
+        """Relay between the controller and *members*."""
+        self._controller = post.controller
+        self._together = post.together
+        self._later = post.loop.call_later
         self._members = members
         self._contents = contents
         self._outputs = outputs
         self._traces = traces
-        self._later = later
-        self._holding = False
         self._lost: dict[str, list[Arrival]] = {}
 
     # --- from the controller -------------------------------------------------------------------
@@ -148,18 +144,14 @@ class Relay:
         reply = delivery.message
         assert isinstance(reply, Reply)
         engine = self._sender(delivery, reply.engine)
-        self._outputs.drain(engine)
+        self._outputs.replied(engine, reply.task)
         engine.finish(reply.task, failed=reply.failure is not None)
         done = self._forget_reply(engine, reply, delivery.done)
         if reply.content.path:
             reply, end = self._offer(reply, engine)
             self._controller.send(reply, on_ack=_both(end, done))
-        else:
-            hold = self._members.anyone_has(reply.task)
-            self._controller.send_raw(delivery.raw, on_ack=done, hold=hold)
-            if hold and not self._holding:
-                self._holding = True
-                self._later(TOGETHER_S, self._let_go)
+            return
+        self._together.send(reply, delivery.raw, done, more=self._members.anyone_has(reply.task))
 
     def _forget_reply(self, engine: LocalEngine, reply: Reply, done: Callable[[], None]) -> Callable[[], None]:
         task, attempt = reply.task, reply.attempt
@@ -171,10 +163,6 @@ class Relay:
             done()
 
         return on_ack
-
-    def _let_go(self) -> None:
-        self._holding = False
-        self._controller.touch()
 
     def _offer(self, reply: Reply, engine: LocalEngine) -> tuple[Reply, Callable[[], None] | None]:
         try:

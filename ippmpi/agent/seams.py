@@ -47,11 +47,8 @@ class Conversation(Protocol):
     def send(self, message: Message, *, on_ack: OnAck = None, urgent: bool = False) -> None:
         """Queue *message*; an urgent one before all that have not left."""
 
-    def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False, hold: bool = False) -> None:
-        """Queue an encoded message; with *hold* it leaves with the next one, or at the next ``touch``."""
-
-    def touch(self) -> None:
-        """Let what is queued leave at the end of this round."""
+    def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False) -> None:
+        """Queue an encoded message."""
 
     def offer(self, source: Source) -> int:
         """Return the number of a new outgoing transfer."""

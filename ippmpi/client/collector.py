@@ -61,6 +61,7 @@ class Collector:
         elif self.parts[place].done:
             with self.changed:
                 self._note(place)
+                self.changed.notify_all()
             if self.ended:
                 self._end()
         elif source.problem is not None:
@@ -68,22 +69,23 @@ class Collector:
 
     # --- filled by the I/O thread ------------------------------------------------------------
 
-    def succeed(self, index: int, pickled: bytes | bytearray) -> None:
-        """Take the value of part *index*."""
-        self.parts[index].succeed(pickled)
-        self._arrived(index)
-
-    def fail(self, index: int, error: RemoteError) -> None:
-        """Take the failure of part *index*."""
-        self.parts[index].fail(error)
-        self._arrived(index)
-
-    def _arrived(self, index: int) -> None:
-        self.parts[index].received = time.time()
+    def take(self, outcomes: Sequence[tuple[int, bytes | bytearray | RemoteError]]) -> None:
+        """Take the pickled values, or the failures, of some parts."""
+        now, parts = time.time(), self.parts
+        pieces = []
         with self.changed:
-            piece = self._pieces.get(index)
-            self._note(index)
-        if piece is not None:
+            for index, outcome in outcomes:
+                part = parts[index]
+                part.received = now
+                if isinstance(outcome, RemoteError):
+                    part.fail(outcome)
+                else:
+                    part.succeed(outcome)
+                self._note(index)
+                if self._pieces and index in self._pieces:
+                    pieces.append(self._pieces[index])
+            self.changed.notify_all()
+        for piece in pieces:
             piece._piece_arrived()
         if self.ended:
             self._end()
@@ -91,13 +93,14 @@ class Collector:
     def _piece_arrived(self) -> None:
         with self.changed:
             self._note(0)
+            self.changed.notify_all()
         self._end()
 
     def _note(self, index: int) -> None:
         self.order.append(index)
         self._failures += self.parts[index].failed
-        self.changed.notify_all()
-        self._tell(News(index, "end"))
+        if self._watchers:
+            self._tell(News(index, "end"))
 
     def printed(self, index: int, stream: str, text: bytes) -> None:
         """Keep what part *index* printed."""

@@ -38,6 +38,7 @@ from ippmpi.wire.messages import (
     Message,
     Output,
     Placement,
+    Replies,
     Reply,
     StillWaiting,
     Submit,
@@ -104,6 +105,7 @@ class Requests:
         self._was_connected = False
         self._handlers: dict[type[Message], Callable[[Any, Incoming], None]] = {
             Reply: self.on_reply,
+            Replies: self.on_replies,
             Output: self.on_output,
             Display: self.on_display,
             Answer: self.on_answer,
@@ -295,6 +297,18 @@ class Requests:
             self._finish(message, pending, index, content.inline)
             incoming.done()
 
+    def on_replies(self, message: Replies, incoming: Incoming) -> None:
+        """Take the outcomes of a task on several engines."""
+        pending = self.pending.get(message.task)
+        if pending is not None:
+            outcomes = []
+            for reply in message.replies:
+                index = pending.index(reply.engine)
+                if index is not None and index not in pending.ended:
+                    outcomes.append(self._outcome(reply, pending, index, reply.content.inline))
+            pending.collector.take(outcomes)
+        incoming.done()
+
     def _fetch(self, message: Reply, pending: Pending, index: int, incoming: Incoming) -> None:
         sink = BufferSink(message.content.size)
 
@@ -306,8 +320,12 @@ class Requests:
         self.transport.accept(message.content.transfer, sink, on_end, lambda: None)
 
     def _finish(self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None) -> None:
-        if index in pending.ended:
-            return  # it came twice
+        if index not in pending.ended:  # else it came twice
+            pending.collector.take([self._outcome(message, pending, index, value)])
+
+    def _outcome(
+        self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None
+    ) -> tuple[int, bytes | bytearray | RemoteError]:
         pending.ended.add(index)
         collector = pending.collector
         part = collector.parts[index]
@@ -318,13 +336,12 @@ class Requests:
         if pending.left == 0:
             self.pending.pop(message.task, None)
         if message.failure is not None:
-            collector.fail(index, to_error(message.failure, collector.method))
-        elif value is None:
+            return index, to_error(message.failure, collector.method)
+        if value is None:
             text = f"its value of {message.content.size} bytes was lost on the way"
             info: dict[str, object] = {"engine_id": part.engine, "method": collector.method}
-            collector.fail(index, RemoteError("TransferError", text, engine_info=info))
-        else:
-            collector.succeed(index, value)
+            return index, RemoteError("TransferError", text, engine_info=info)
+        return index, value
 
     # --- the end: any thread -----------------------------------------------------------------
 

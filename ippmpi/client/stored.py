@@ -163,7 +163,7 @@ class Stored:
             error = to_error(Failure("ResultNotKept", why, kind="ResultNotKept"), pending.collector.method)
             for index, part in enumerate(pending.collector.parts):
                 if not part.done:
-                    pending.collector.fail(index, error)
+                    pending.collector.take([(index, error)])
 
 
 def _fetch(tasks: bytes, number: int) -> Query:

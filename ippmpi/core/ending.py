@@ -10,7 +10,7 @@ from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.task import HANDED, Event, Task
 from ippmpi.ids import EngineId
-from ippmpi.wire.messages import Content, Failure, Reply
+from ippmpi.wire.messages import Content, Failure, Replies, Reply
 
 EMPTY = Content()
 
@@ -40,13 +40,7 @@ class Ending:
     def end(self, task: Task, part: EngineId, event: Event, reply: Reply) -> Iterator[Effect]:
         """End one part of *task*; *reply* is what the owner hears."""
         ledger = self._ledger
-        engine = ledger.engines.get(part) if task.parts[part] in HANDED else None
-        state = task.move(part, event)
-        ledger.outcomes[state] += 1
-        if engine is not None:
-            self.unload(task, engine)
-            engine.completed += 1
-            engine.recent.append(task.id)
+        self._move(task, part, event)
         yield Keep(task.id, reply)
         if ledger.owner_of(task) is not None:
             yield Send(task.owner, reply)
@@ -55,9 +49,36 @@ class Ending:
         if ledger.followers:
             yield from ledger.tell_followers(reply)
         if not task.open:
-            ledger.remember(task)
-            self.finished.append(task)
-            yield from release(task.contents)
+            yield from self._close(task)
+
+    def end_together(self, task: Task, message: Replies) -> Iterator[Effect]:
+        """End the parts of *task* that *message*, which has no large contents, is about."""
+        ledger = self._ledger
+        for reply in message.replies:
+            self._move(task, EngineId(reply.engine), event_of(reply))
+        yield Keep(task.id, message)
+        if ledger.owner_of(task) is not None:
+            yield Send(task.owner, message)
+        if ledger.followers:
+            for reply in message.replies:
+                yield from ledger.tell_followers(reply)
+        if not task.open:
+            yield from self._close(task)
+
+    def _move(self, task: Task, part: EngineId, event: Event) -> None:
+        ledger = self._ledger
+        engine = ledger.engines.get(part) if task.parts[part] in HANDED else None
+        state = task.move(part, event)
+        ledger.outcomes[state] += 1
+        if engine is not None:
+            self.unload(task, engine)
+            engine.completed += 1
+            engine.recent.append(task.id)
+
+    def _close(self, task: Task) -> Iterator[Effect]:
+        self._ledger.remember(task)
+        self.finished.append(task)
+        yield from release(task.contents)
 
     def fail(
         self,
@@ -71,6 +92,13 @@ class Ending:
     ) -> Iterator[Effect]:
         """End one part of *task* with a failure of class *kind*; *engine* is the one it is about."""
         return self.end(task, part, event, Reply(task.id, part, EMPTY, failure(kind, text, engine)))
+
+
+def event_of(reply: Reply) -> Event:
+    """Return what *reply* does to its part."""
+    if reply.failure is None:
+        return Event.FINISH
+    return Event.ABORT if reply.failure.kind == "TaskAborted" else Event.FAIL
 
 
 def failure(kind: str, text: str, engine: Engine | None = None) -> Failure:

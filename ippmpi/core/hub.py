@@ -13,7 +13,7 @@ from ippmpi.core.balanced import Scheduler
 from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
 from ippmpi.core.effects import Effect, Keep, Release, Send
-from ippmpi.core.ending import Ending
+from ippmpi.core.ending import Ending, event_of
 from ippmpi.core.intake import check, problem
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.limits import Limits
@@ -23,7 +23,7 @@ from ippmpi.core.policy import Policy
 from ippmpi.core.queries import Queries
 from ippmpi.core.relay import Relay
 from ippmpi.core.restoring import Past, Restoring
-from ippmpi.core.task import HANDED, BalancedTask, Event
+from ippmpi.core.task import HANDED, BalancedTask, Task
 from ippmpi.core.uploads import Uploads
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -169,6 +169,20 @@ class Hub:
         yield from self._end(message)
         yield from self.scheduler.settle()
 
+    def on_replies(self, peer: Peer, message: m.Replies) -> Iterator[Effect]:
+        """End several parts of a task; usually they are told and kept as they came, as one."""
+        for reply in message.replies:
+            if reply.task != message.task or reply.content.transfer:
+                raise ProtocolError(f"replies to {message.task}: one is to {reply.task}, or not inline")
+            self._check_speaker(peer, reply.engine)
+        task = self.ledger.tasks.get(TaskId(message.task))
+        if task is not None and not isinstance(task, BalancedTask) and _all_open(task, message):
+            yield from self.ending.end_together(task, message)
+            yield from self.scheduler.settle()
+            return
+        for reply in message.replies:
+            yield from self.on_reply(peer, reply)
+
     def _end(self, message: m.Reply) -> Iterator[Effect]:
         task = self.ledger.tasks.get(TaskId(message.task))
         place = EngineId(message.engine)
@@ -176,8 +190,7 @@ class Hub:
             if message.content.transfer:
                 yield Release(message.content)
             return
-        failure = message.failure
-        event = Event.FINISH if failure is None else Event.ABORT if failure.kind == "TaskAborted" else Event.FAIL
+        event = event_of(message)
         if isinstance(task, BalancedTask):
             yield from self.scheduler.reply(task, self.ledger.engines[place], message, event)
         else:
@@ -242,6 +255,13 @@ class Hub:
         """Enter the end of an engine and fail or move its tasks."""
         yield from self._membership.lost(peer, message)
         yield from self.scheduler.settle()
+
+
+def _all_open(task: Task, message: m.Replies) -> bool:
+    """Say whether each of *message* ends a part of its own that is under way."""
+    parts, attempt = task.parts, task.attempt
+    places = {reply.engine for reply in message.replies if reply.attempt == attempt}
+    return len(places) == len(message.replies) and all(parts.get(EngineId(place)) in HANDED for place in places)
 
 
 def _role(peer: Peer) -> str:

@@ -148,8 +148,9 @@ class Engine:
             self._link.drive(requests.news)
             work = requests.take()
             if work is not None:  # it was not taken back
-                self._output.begin(work.task)
-                outcome = runner.run(*work)
+                if not work.sole:
+                    self._output.begin(work.task)
+                outcome = runner.run(work.task, work.op, work.content)
                 del work  # or its content would live until the next one comes
                 post(partial(self._send, outcome.reply, outcome.memory))
                 del outcome

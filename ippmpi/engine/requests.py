@@ -35,6 +35,10 @@ class Delivery(Protocol):
     def message(self) -> Message:
         """The message, validated."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether the agent had taken all that was said to it before it sent this."""
+
     def done(self) -> None:
         """Let its acknowledgement go out; exactly once."""
 
@@ -50,17 +54,21 @@ class Performer(Protocol):
 
 
 class Work(NamedTuple):
-    """What the main thread has to do. A failure instead of content: there is none, and why."""
+    """What the main thread has to do. A failure instead of content: there is none, and why.
+
+    ``sole``: whatever is printed from now on can only be its output, also for the agent.
+    """
 
     task: str
     op: str
     content: Buffer | Failure
+    sole: bool = False
 
 
 class Request:
     """One task for this engine. ``content`` is there when its turn may come: its bytes, or why there are none."""
 
-    __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "task")
+    __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "sole", "task")
 
     def __init__(self, run: Run, content: Buffer | Failure | None, arriving: Arriving | None = None) -> None:
         """Wait for *arriving* if there is no *content* yet."""
@@ -71,6 +79,7 @@ class Request:
         self.arriving = arriving
         self.revoked = False
         self.replied = False
+        self.sole = False
         self._free = [True]
 
     def claim(self) -> bool:
@@ -94,6 +103,7 @@ class Requests:
         self._reply = reply
         self._interrupt = interrupt
         self._known: dict[str, Request] = {}  # queued, running, or replied to without acknowledgement
+        self._unanswered = 0  # of these, those without a reply
         self._finished: dict[str, int] = {}  # attempts of the last ones whose replies were acknowledged
         self._held: deque[Request] = deque()  # behind a first one whose content is not there
         self._ready: deque[Request] = deque()
@@ -112,7 +122,7 @@ class Requests:
             self._performer.task = request.task  # before the claim: a revocation that loses it must see what runs
             if request.claim() and request.content is not None:
                 content, request.content = request.content, None  # or it would live as long as the reply
-                return Work(request.task, request.op, content)
+                return Work(request.task, request.op, content, request.sole)
             self._performer.task = ""
         return None
 
@@ -130,11 +140,13 @@ class Requests:
         if known is not None and (known.attempt == run.attempt or known.arriving is not None):
             self._refresh(known, run)
         elif self._finished.get(run.task) != run.attempt:
-            self._queue(run)
+            self._queue(run, sole=not self._unanswered and delivery.settled)
         delivery.done()
 
-    def _queue(self, run: Run) -> None:
+    def _queue(self, run: Run, *, sole: bool) -> None:
         request = self._known[run.task] = self._request(run)
+        request.sole = sole
+        self._unanswered += 1
         if request.content is None or self._held:
             self._held.append(request)
         else:
@@ -238,7 +250,9 @@ class Requests:
         request = self._known.get(task)
         if request is None:
             return 0
-        request.replied = True
+        if not request.replied:
+            request.replied = True
+            self._unanswered -= 1
         return request.attempt
 
     def acknowledged(self, task: str, attempt: int = 0) -> None:

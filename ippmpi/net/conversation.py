@@ -65,6 +65,11 @@ class Delivery:
         self._number = number
         self._epoch = peer.session.epoch
 
+    @property
+    def settled(self) -> bool:
+        """Whether its sender had taken all that was said to it before it sent this; ask while this is handled."""
+        return self.peer.session.settled
+
     def done(self) -> None:
         """Let the acknowledgement of this message go out. Call exactly once."""
         peer = self.peer
@@ -99,10 +104,10 @@ class Conversation:
         """Queue *message*; *on_ack* is called when its next owner has it."""
         self.send_raw(encode(message), on_ack=on_ack, urgent=urgent)
 
-    def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False, hold: bool = False) -> None:
-        """Queue an encoded message; with *hold* it leaves with the next one, or at the next ``touch``."""
+    def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False) -> None:
+        """Queue an encoded message."""
         self.session.send(raw, on_ack, urgent=urgent)
-        if not hold and not self._dirty:
+        if not self._dirty:
             self.touch()
 
     def offer(self, source: Source) -> int:

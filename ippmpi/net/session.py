@@ -114,6 +114,11 @@ class Session:
         """Whether everything sent is owned by its next owner and nothing waits."""
         return not self._unsent and not self._unacked
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that was ever sent had arrived when the peer spoke last."""
+        return not self._unsent and self._peer_received == self._first_unacked + len(self._unacked) - 1
+
     # --- receiving ---------------------------------------------------------------------------
 
     def take(self, batch: Batch) -> list[tuple[int, bytes]]:

@@ -15,9 +15,9 @@ from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection, StoreLimits
 from ippmpi.wire.frames import decode, encode
-from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Failure, Output, Reply, Submit
+from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Failure, Output, Replies, Reply, Submit
 
-Kept = Submit | Reply | Output | Display | EnginesChanged
+Kept = Submit | Reply | Replies | Output | Display | EnginesChanged
 """What can be written."""
 
 SCHEMA_VERSION = 4
@@ -245,14 +245,21 @@ def _rows(
             if any(content.transfer for content in m.contents):
                 closed.setdefault(m.task, 0)  # it is written when its contents are whole; it may have ended by then
         elif type(m) is Reply:
-            failure = None if m.failure is None else to_json(m.failure).decode()
-            content = None if m.content.transfer else m.content.inline
-            size = m.content.size or len(m.content.inline)
-            times, spooled = (m.started, m.completed), m.content.transfer
-            replies.append((m.task, m.engine, failure, content, size, *times, spooled, m.attempt))
-            kept = len(content or b"") + len(failure or "") + ROW_BYTES
-            closed[m.task] = closed.get(m.task, 0) + kept
+            _add_reply(m, replies, closed)
+        elif type(m) is Replies:
+            for reply in m.replies:
+                _add_reply(reply, replies, closed)
     return requests, replies, closed, added
+
+
+def _add_reply(m: Reply, rows: list[tuple[object, ...]], closed: dict[str, int]) -> None:
+    failure = None if m.failure is None else msgspec.json.encode(m.failure).decode()
+    content = None if m.content.transfer else m.content.inline
+    size = m.content.size or len(m.content.inline)
+    times, spooled = (m.started, m.completed), m.content.transfer
+    rows.append((m.task, m.engine, failure, content, size, *times, spooled, m.attempt))
+    kept = len(content or b"") + len(failure or "") + ROW_BYTES
+    closed[m.task] = closed.get(m.task, 0) + kept
 
 
 def _output_rows(records: Iterable[tuple[float, Kept]], closed: dict[str, int]) -> list[tuple[object, ...]]:

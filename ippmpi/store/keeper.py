@@ -96,7 +96,7 @@ class Store:
         """Write what is in *record*; *done* is called on the loop's thread once that is so (or lost)."""
         message = record.message
         if not isinstance(message, database.Kept):
-            kinds = "Submit, Reply, Output, Display and EnginesChanged"
+            kinds = "Submit, Reply, Replies, Output, Display and EnginesChanged"
             raise TypeError(f"the store keeps {kinds}, not {type(message).__name__}")
         self._queue.put((time.time(), message, done))
         if isinstance(message, EnginesChanged):

@@ -332,6 +332,14 @@ class Reply(Message, frozen=True):
     attempt: int = 0
 
 
+class Replies(Message, frozen=True):
+    """Replies of several engines of one node to one request, without large contents, which were ready together."""
+
+    ROUTE: ClassVar[str] = "agent -> hub, hub -> client"
+    task: str
+    replies: list[Reply]
+
+
 class Output(Message, frozen=True):
     """What a task printed, as bytes of ``stream`` (stdout, stderr). ``task`` is empty before the first one."""
 

@@ -11,12 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ippmpi.agent.contents import Contents
 from ippmpi.agent.members import LocalEngine, Members
 from ippmpi.agent.output import Outputs
+from ippmpi.agent.post import Post
 from ippmpi.agent.relay import Relay
+from ippmpi.agent.together import Together
 from ippmpi.agent.traces import Traces
 from ippmpi.identity import identify
 from ippmpi.wire.frames import decode, encode
@@ -87,7 +90,6 @@ class Talk:
     def __init__(self, name: str) -> None:
         self.name = name
         self.sent: list[Message] = []
-        self.held = 0
         self.raw: list[bytes] = []
         self.urgent: list[Message] = []
         self.acks: list[Callable[[], None] | None] = []
@@ -104,11 +106,7 @@ class Talk:
     def send(self, message: Message, *, on_ack: Any = None, urgent: bool = False) -> None:
         self.send_raw(encode(message), on_ack=on_ack, urgent=urgent)
 
-    def touch(self) -> None:
-        self.held = 0
-
-    def send_raw(self, raw: bytes, *, on_ack: Any = None, urgent: bool = False, hold: bool = False) -> None:
-        self.held = self.held + 1 if hold else 0
+    def send_raw(self, raw: bytes, *, on_ack: Any = None, urgent: bool = False) -> None:
         self.raw.append(raw)
         self.sent.append(decode(raw))
         self.acks.append(on_ack)
@@ -209,14 +207,9 @@ class Node:
     def __post_init__(self) -> None:
         self.contents = Contents(self.controller)
         self.outputs = Outputs(self.loop, self.controller)
-        self.relay = Relay(
-            self.controller,
-            self.members,
-            self.contents,
-            outputs=self.outputs,
-            traces=Traces(self.loop),
-            later=self.loop.call_later,
-        )
+        self.together = Together(self.controller, self.loop.call_later)
+        post = Post("w1", Path("nowhere"), "host", self.loop, self.controller, self.together)
+        self.relay = Relay(post, self.members, self.contents, outputs=self.outputs, traces=Traces(self.loop))
 
     def join(self, child: Child, rank: int = 0) -> LocalEngine:
         engine = LocalEngine(child.ready(rank), Talk(f"engine:{rank}"))

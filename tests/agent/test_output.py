@@ -128,3 +128,28 @@ def test_output_belongs_to_the_task_that_the_engine_says_whatever_has_replied(
     loop.until(lambda: text(node) == b"onetwo")
     assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two")]
     assert node.outputs.close(engine) == "onetwo"
+
+
+def test_what_a_task_prints_without_a_mark_is_its_own_also_after_one_that_had_one(
+    node: Node, loop: HandLoop, engine: LocalEngine, process: Child
+) -> None:
+    engine.begin("c-1")
+    process.print((mark("c-1") + b"one").decode())
+    node.outputs.replied(engine, "c-1")
+    engine.finish("c-1")
+    engine.begin("d-1")
+    process.print("two")
+    loop.until(lambda: text(node) == b"onetwo")
+    assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two")]
+
+
+def test_the_mark_of_the_next_task_outlives_the_reply_of_the_one_before(
+    node: Node, loop: HandLoop, engine: LocalEngine, process: Child
+) -> None:
+    engine.begin("c-1")
+    engine.begin("d-1")
+    process.print((mark("c-1") + b"one" + mark("d-1") + b"two").decode())
+    node.outputs.replied(engine, "c-1")
+    process.print("more")
+    loop.until(lambda: text(node) == b"onetwomore")
+    assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two"), ("d-1", b"more")]

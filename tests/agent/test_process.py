@@ -43,6 +43,7 @@ from ippmpi.wire.messages import (
     Output,
     Registered,
     RegisterEngines,
+    Replies,
     Reply,
     Run,
     StopEngine,
@@ -109,7 +110,8 @@ class Controller:
         self.thread.start()
 
     def on_message(self, delivery: Delivery) -> None:
-        self.got.append(delivery.message)
+        message = delivery.message
+        self.got += message.replies if isinstance(message, Replies) else [message]
         if not (isinstance(delivery.message, Reply) and delivery.message.content.transfer):
             delivery.done()  # the content of the other ones has to be taken first
 

@@ -12,7 +12,8 @@ import pytest
 
 from agent.fakes import Child, Node, Parcel, StartChild, Talk
 from ippmpi.agent.lifetime import FIRST_S, STARTER_GONE_S, STARTER_LOOK_S, STRAGGLERS_S, TELL_S, Lifetime
-from ippmpi.agent.ranks import Post, Ranks
+from ippmpi.agent.post import Post
+from ippmpi.agent.ranks import Ranks
 from ippmpi.agent.registration import PATIENCE_S
 from ippmpi.agent.stopping import GRACE_S, TERM_GRACE_S
 from ippmpi.agent.traces import Traces
@@ -47,7 +48,7 @@ class Staff:
             progress=node.contents.progress,
             leave=lambda: self.left.append(self.loop.now),
         )
-        post = Post("w1", folder, "host", node.loop, node.controller)
+        post = Post("w1", folder, "host", node.loop, node.controller, node.together)
         self.ranks = Ranks(post, node.members, node.outputs, Traces(node.loop), self.lifetime, self.forgotten.append)
 
     def join(

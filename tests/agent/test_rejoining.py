@@ -10,7 +10,8 @@ import pytest
 
 from agent.fakes import Child, Node, Parcel, StartChild, Talk
 from ippmpi.agent.lifetime import Lifetime
-from ippmpi.agent.ranks import Post, Ranks
+from ippmpi.agent.post import Post
+from ippmpi.agent.ranks import Ranks
 from ippmpi.agent.rejoining import REJOIN_S, Rejoining
 from ippmpi.agent.traces import Traces
 from ippmpi.wire.messages import Content, EngineRecord, Held, Output, RegisterEngines, Reply, Run
@@ -24,7 +25,7 @@ class Successor:
         lifetime = Lifetime(
             node.loop, node.members, node.controller, progress=node.contents.progress, leave=lambda: None
         )
-        post = Post("w1", folder, "host", node.loop, node.controller)
+        post = Post("w1", folder, "host", node.loop, node.controller, node.together)
         self.ranks = Ranks(post, node.members, node.outputs, Traces(node.loop), lifetime, lambda _: None)
         self.rejoining = Rejoining(node.loop, self.ranks.register_whole)
         self.talks: dict[int, Talk] = {}

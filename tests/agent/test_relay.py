@@ -6,7 +6,7 @@ import pytest
 
 from agent.fakes import Node, Parcel, StartChild, Talk
 from ippmpi.agent.members import LocalEngine
-from ippmpi.agent.relay import RENEW_S, TOGETHER_S
+from ippmpi.agent.relay import RENEW_S
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Content, ContentReady, Display, Failure, Held, Output, Reply, Revoke, Run
 
@@ -168,23 +168,6 @@ def test_strangers_and_those_who_speak_for_others_are_refused(node: Node, engine
     with pytest.raises(ProtocolError, match="speaks for engine 1"):
         node.relay.on_display(Parcel(engines[0].conversation, Display("t", 1, b"")))
     assert node.controller.sent == []
-
-
-def test_replies_to_one_request_travel_together_but_not_for_long(node: Node, engines: list[LocalEngine]) -> None:
-    node.relay.on_run(Parcel(node.controller, Run("t", "apply", [0, 1, 2], [Content(b"abc")])))
-    for number, engine in enumerate(engines[:2]):
-        node.relay.on_reply(Parcel(engine.conversation, Reply("t", number, Content(b"1"))))
-    assert node.controller.held == 2
-    node.loop.advance(TOGETHER_S)
-    assert node.controller.held == 0
-    node.relay.on_reply(Parcel(engines[2].conversation, Reply("t", 2, Content(b"1"))))
-    assert node.controller.held == 0, "the last one does not wait"
-
-
-def test_a_single_reply_does_not_wait(node: Node, engines: list[LocalEngine]) -> None:
-    node.relay.on_run(Parcel(node.controller, Run("t", "apply", [1], [Content(b"abc")])))
-    node.relay.on_reply(Parcel(engines[1].conversation, Reply("t", 1, Content(b"1"))))
-    assert node.controller.held == 0
 
 
 def test_a_reply_is_named_to_a_new_controller_until_it_is_acknowledged(node: Node, child: StartChild) -> None:

@@ -15,7 +15,8 @@ import ippmpi as ipp
 from client.conftest import Pair
 from client.fakes import FakeHub, connected
 from helpers import eventually
-from ippmpi.wire.messages import Failure, Interrupt
+from ippmpi.wire.messages import Content, Failure, Interrupt, Replies, Reply
+from ippmpi.wire.pickling import pack
 
 LOST = Failure("EngineError", "engine 1 (rank 1 on host) was killed by SIGKILL", kind="EngineError", engine=1)
 
@@ -467,3 +468,24 @@ def test_waiting_can_show_a_bar(rc: ipp.Client, capsys: pytest.CaptureFixture[st
 def test_waiting_with_a_bar_has_a_timeout(manual: Pair) -> None:
     result, _ = call(*manual)
     assert result.wait_interactive(interval=0.01, timeout=0.03) is False
+
+
+def test_replies_that_came_together_are_told_one_by_one(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    first = Reply(task, 0, Content(inline=pack("a").join()))
+    hub.tell(Replies(task, [first, Reply(task, 2, Content(), failure(2))]))
+    eventually(lambda: result.progress == 2)
+    again, last = Reply(task, 0, Content(inline=pack("other").join())), Reply(task, 3, Content(inline=pack("d").join()))
+    hub.tell(Replies(task, [again, last]))
+    hub.reply(task, 1, "b")
+    assert result.wait(10)
+    with pytest.raises(ipp.CompositeError, match="1 of 4"):
+        result.get()
+    assert [result[i] for i in (0, 1, 3)] == ["a", "b", "d"]
+    hub.tell(Replies(task, [first]))  # nobody waits any more
+    result = rc[:].apply_async(abs, 1)
+    eventually(lambda: len(hub.submits) == 2)
+    task = hub.submits[-1].task
+    hub.tell(Replies(task, [Reply(task, engine, first.content) for engine in range(4)]))
+    assert result.get(10) == ["a"] * 4

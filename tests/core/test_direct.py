@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from core.house import ALICE, House, agent, small_house
-from ippmpi.wire.messages import Content, Reply, Run, Submit
+from ippmpi.core.effects import Keep, Send
+from ippmpi.errors import ProtocolError
+from ippmpi.ids import TaskId
+from ippmpi.wire.messages import Content, Failure, Replies, Reply, Run, Submit
 
 
 def two_nodes() -> House:
@@ -99,3 +104,49 @@ def test_an_engine_that_was_told_to_stop_takes_no_new_work() -> None:
     house.stop([0])
     house.submit([0])
     assert house.texts() == ["engine 0 (rank 0 of w on h1, pid 100) is stopping"]
+
+
+def test_replies_that_came_together_are_kept_and_told_as_they_came() -> None:
+    house = small_house(3)
+    task = house.submit([0, 1, 2])
+    failure = Failure("Oops", "it broke", kind="code")
+    both = Replies(task, [Reply(task, 2, Content(b"2", 1)), Reply(task, 0, Content(), failure)])
+    assert house.handle(agent(), both) == [Keep(TaskId(task), both), Send(ALICE, both)]
+    assert house.reply(task, 1)
+    assert TaskId(task) not in house.hub.ledger.tasks
+    assert house.hub.ledger.ended[TaskId(task)].succeeded is False
+
+
+def test_those_whose_part_has_ended_are_left_out_of_what_is_told() -> None:
+    house = small_house(3)
+    task = house.submit([0, 1, 2])
+    house.reply(task, 1)
+    late, fresh = Reply(task, 1, Content(b"late", 4)), Reply(task, 2, Content(b"2", 1))
+    house.handle(agent(), Replies(task, [late, fresh]))
+    assert house.sent(Reply, to=ALICE) == [fresh]
+
+
+def test_those_who_wait_for_a_balanced_task_hear_of_it_as_ever() -> None:
+    house = small_house(1)
+    task = house.submit()
+    house.handle(agent(), Replies(task, [Reply(task, 0, Content(b"2", 1))]))
+    assert house.sent(Reply, to=ALICE) == [Reply(task, 0, Content(b"2", 1))]
+
+
+@pytest.mark.parametrize("wrong", [Reply("alice-9", 0, Content()), Reply("alice-1", 1, Content(size=9, transfer=1))])
+def test_replies_to_several_tasks_or_with_large_contents_are_no_such_message(wrong: Reply) -> None:
+    house = small_house(2)
+    task = house.submit([0, 1], name="alice-1")
+    with pytest.raises(ProtocolError, match="not inline"):
+        house.handle(agent(), Replies(task, [Reply(task, 0, Content()), wrong]))
+    assert house.reply(task, 0), "nothing has changed"
+
+
+def test_an_agent_cannot_speak_for_engines_of_another_among_its_own() -> None:
+    house = House()
+    house.client()
+    house.node([0], 2, host="h1")
+    house.node([1], 2, host="h2")
+    task = house.submit([0, 1])
+    with pytest.raises(ProtocolError, match="speaks for engine 1"):
+        house.handle(agent("h1"), Replies(task, [Reply(task, 0, Content()), Reply(task, 1, Content())]))

@@ -41,6 +41,7 @@ from ippmpi.wire.messages import (
     Placement,
     Query,
     RegisterEngines,
+    Replies,
     Reply,
     Revoke,
     Run,
@@ -126,12 +127,16 @@ class Life(RuleBasedStateMachine):
 
     def keep(self, effect: Keep) -> None:
         message = effect.message
-        self.kept[type(message).__name__, effect.task, getattr(message, "engine", 0)] += 1
+        for one in message.replies if isinstance(message, Replies) else [message]:
+            self.kept[type(one).__name__, effect.task, getattr(one, "engine", 0)] += 1
 
     def send(self, effect: Send) -> None:
         message = effect.message
         if isinstance(message, Reply):
             self.answered(effect.peer, message)
+        elif isinstance(message, Replies):
+            for reply in message.replies:
+                self.answered(effect.peer, reply)
         elif isinstance(message, Run):
             asked = self.asked[message.task]
             for engine in message.engines:
@@ -337,6 +342,29 @@ class Life(RuleBasedStateMachine):
         self.reply(given, failure, large)
         if again:
             self.reply(given, failure, large)
+
+    @rule(number=picks, outcomes=st.lists(failures, min_size=1, max_size=5), again=flags)
+    def engines_reply_together(self, number: int, outcomes: list[Failure | None], again: bool) -> None:
+        """What an agent has of one task comes in one message, one of them perhaps twice."""
+        running = self.running(number)
+        if running is None:
+            return
+        peer, task, _ = running
+        attempt = self.hub.ledger.tasks[TaskId(task)].attempt
+        engines = sorted({engine for sender, name, engine in self.given if (sender, name) == (peer, task)})
+        engines = [engine for engine in engines if not self.foreign(peer, engine)]
+        replies = [
+            Reply(
+                task,
+                engine,
+                Content(b"12345", 5),
+                None if failure and failure.kind == "UnmetDependency" else failure,
+                attempt=attempt,
+            )
+            for engine, failure in zip(engines, outcomes, strict=False)
+        ]
+        if replies:
+            self.say(peer, Replies(task, replies + replies[:1] * again))
 
     @rule(number=picks, failure=failures, large=flags)
     def engine_replies_late(self, number: int, failure: Failure | None, large: bool) -> None:

@@ -32,8 +32,9 @@ class FakeRunner:
 
 
 class FakeDelivery:
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, *, settled: bool = True) -> None:
         self.message = message
+        self.settled = settled
         self.times_done = 0
 
     def done(self) -> None:
@@ -50,10 +51,10 @@ class Agent:
         self.requests = Requests(self.runner, self.replies.append, self.interrupted.append)
         self.files: dict[int, int] = {}
 
-    def say(self, message: Message) -> None:
+    def say(self, message: Message, *, settled: bool = True) -> None:
         """Deliver *message*; it must be acknowledged exactly once."""
         name = type(message).__struct_config__.tag
-        delivery = FakeDelivery(message)
+        delivery = FakeDelivery(message, settled=settled)
         getattr(self.requests, f"on_{name}")(delivery)
         assert delivery.times_done == 1
 
@@ -283,3 +284,17 @@ def test_stopping_leaves_what_waits(agent: Agent) -> None:
     assert agent.requests.news()
     assert agent.requests.stopped
     assert agent.requests.take() is None
+
+
+def test_a_request_is_the_only_one_if_the_agent_knew_that_all_before_it_had_ended(agent: Agent) -> None:
+    agent.run("c-1")
+    assert agent.take().sole
+    agent.run("c-2")
+    assert not agent.take().sole, "c-1 has not ended"
+    for task in ("c-1", "c-1", "c-2"):
+        agent.requests.replied(task)
+    agent.say(Run("c-3", "apply", [3], [Content(inline=b"x")]), settled=False)
+    assert not agent.take().sole, "the agent sent it before it had heard of the others' ends"
+    agent.requests.replied("c-3")
+    agent.run("c-4")
+    assert agent.take().sole

@@ -18,7 +18,7 @@ from ippmpi.core.effects import Keep
 from ippmpi.ids import TaskId
 from ippmpi.store.keeper import Store
 from ippmpi.store.records import RequestRecord, RequestState, Selection, StoreLimits
-from ippmpi.wire.messages import Content, Display, EngineLost, Failure, Output, Placement, Reply, Submit
+from ippmpi.wire.messages import Content, Display, EngineLost, Failure, Output, Placement, Replies, Reply, Submit
 
 CLIENT = "0123456789ab"
 
@@ -92,6 +92,21 @@ def test_a_request_is_pending_until_all_its_targets_replied(tmp_path: Path, done
             (0, b"value", 5, 1.0, 2.0),
             (2, b"value", 5, 1.0, 2.0),
         ]
+
+
+def test_replies_that_came_together_are_replies_like_others(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, [0, 1, 2]))
+        whole = [reply(1, engine).message for engine in (0, 2)]
+        keep(store, dones, Keep(TaskId(f"{CLIENT}-1"), Replies(f"{CLIENT}-1", whole)))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert ([r.engine for r in found.replies], found.state) == ([0, 2], RequestState.PENDING)
+        keep(store, dones, reply(1, 1))
+        assert whole[0] in store.replies(f"{CLIENT}-1")
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert found.state is RequestState.OK
 
 
 def test_a_balanced_request_ends_with_one_reply(tmp_path: Path, dones: Dones) -> None:
