@@ -37,6 +37,17 @@ WORK = defined("""
         return numpy.arange(300_000)
 """)
 
+LARGE = """
+def large(file):
+    import os, time, numpy
+    while not os.path.exists(file):
+        time.sleep(0.01)
+    return numpy.arange(300_000)
+
+def submit(rc, file):
+    return [rc[0].apply_async(large, file), rc[0].apply_async(large, file)]
+"""
+
 USER = """
     import sys
     import ippmpi as ipp
@@ -239,6 +250,30 @@ def test_a_client_has_its_own_results_by_their_ids_too(rc: Client, go: Path) -> 
     assert rc.get_result(cell).get(10).data == {"text/plain": "42"}
     with pytest.raises(LookupError, match="knows no task 'x-1'"):
         rc.get_result("x-1")
+
+
+def test_another_client_gets_a_large_value_that_a_killed_controller_had(tmp_path: Path, go: Path) -> None:
+    with running(tmp_path / "profile", 1, "local") as (cluster, rc):
+        with script(USER, str(profile(cluster)), str(go), LARGE) as user:
+            assert user.stdout is not None
+            kept, dropped = user.stdout.readline().split()
+            eventually(lambda: submitted(rc, kept, dropped))
+            user.kill()
+            user.wait()
+        go.touch()
+        eventually(lambda: ended(rc, kept, dropped))
+        assert cluster.controller is not None
+        process = cluster.controller
+        os.kill(process.identity.pid, signal.SIGKILL)
+        eventually(lambda: process.poll() is not None)
+        files = [Path(each) for folder in cluster.to_record().folders for each in Path(folder).rglob("content-*")]
+        assert len(files) == 2
+        max(files, key=lambda file: int(file.name.rpartition("-")[2])).unlink()
+        cluster.restore_controller_sync()
+        assert np.array_equal(rc.get_result(kept).get(10), np.arange(300_000))
+        assert np.array_equal(rc.get_result(kept).get(10), np.arange(300_000))
+        with pytest.raises(ipp.ResultNotKept, match="its value of"):
+            rc.get_result(dropped).get(10)
 
 
 # --- a controller that does not answer ---

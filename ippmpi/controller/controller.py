@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from ippmpi.controller.absences import Absences, Patience
-from ippmpi.controller.archive import Archive
+from ippmpi.controller.archive import GIVEN_UP, Archive, missing
 from ippmpi.controller.contents import Contents, Item
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
@@ -83,9 +83,9 @@ class Controller:
         for task in past.tasks:
             for content in task.submit.contents if task.submit is not None else ():
                 self._contents.restore(task.task, content)
-        for reply in past.early:
-            self._contents.restore(reply.task, reply.content)
-        self._contents.tidy(past.spooled)
+        for reply in (*past.early, *past.spooled):
+            self._contents.restore(reply.task, reply.content, reply.engine)
+        self._contents.tidy()
         agents = {f"agent:{engine.world}@{engine.host}" for engine in past.engines}
         clients = {str(task.owner) for task in past.tasks if task.submit is not None}
         for name in sorted(agents | clients):
@@ -100,7 +100,8 @@ class Controller:
         for engine in effect.engines or list(found) or [-1]:
             reply = found.get(engine)
             if reply is not None:
-                self._contents.restore(reply.task, reply.content)
+                if reply.content.transfer and not self._contents.unshelve(reply.content):
+                    reply = missing(reply.task, engine, f"its value of {reply.content.size} bytes {GIVEN_UP}")
                 self._send(Send(effect.peer, reply), None)
             elif effect.complete:
                 failure = Failure("TaskAborted", GONE, kind="TaskAborted")

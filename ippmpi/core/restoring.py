@@ -54,13 +54,13 @@ class PastTask:
 class Past:
     """What the store knows: the engines there were, all tasks in the order of submission, replies without a task.
 
-    ``spooled``: the keys of values that may have to be sent again.
+    ``spooled``: replies whose values were too large for the store, as far as names, sizes and keys go.
     """
 
     engines: Sequence[EngineRecord] = ()
     tasks: Sequence[PastTask] = ()
     early: Sequence[Reply] = ()
-    spooled: Sequence[int] = ()
+    spooled: Sequence[Reply] = ()
 
 
 class Restoring:

@@ -334,7 +334,8 @@ def read_past(db: sqlite3.Connection) -> Past:
             tasks.append(PastTask(task, Peer(f"client:{client}"), ends.pop(task, {}), submit))
     tasks = _in_order(tasks)
     early = [reply for task in ends for reply in read_replies(db, task)]
-    spooled = [key for (key,) in db.execute("SELECT spooled FROM replies WHERE spooled")]
+    large = db.execute("SELECT task, engine, size, spooled FROM replies WHERE spooled ORDER BY rowid")
+    spooled = [Reply(task, engine, Content(b"", size, key)) for task, engine, size, key in large]
     return Past(engines, tasks, early, spooled)
 
 

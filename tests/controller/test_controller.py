@@ -570,7 +570,7 @@ def test_a_value_in_the_spool_is_sent_again_after_a_restart(scene: Scene) -> Non
     value = Reply(TASK, 0, Content(size=len(BIG), transfer=5))
     again = Scene(scene.spool._folder)
     again.records.kept.append(Keep(TASK, value))
-    again.controller.restore(Past(spooled=[5]))
+    again.controller.restore(Past(spooled=[value]))
     assert [path.name for path in scene.spool._folder.iterdir()] == ["content-5"]
     again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0, 1], complete=True)])
     again.client.say(StillWaiting([]))
@@ -579,6 +579,18 @@ def test_a_value_in_the_spool_is_sent_again_after_a_restart(scene: Scene) -> Non
     sink, ends = again.pull(again.client, found.content)
     assert (bytes(sink.data), ends) == (BIG, [True])
     assert (lost.engine, lost.failure.kind) == (1, "TaskAborted")
+
+
+def test_a_value_that_has_left_the_spool_is_said_to_be_gone_after_a_restart(scene: Scene) -> None:
+    scene.records.kept.append(Keep(TASK, Reply(TASK, 0, Content(size=len(BIG), transfer=5))))
+    scene.controller.restore(Past())
+    scene.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0], complete=True)])
+    scene.client.say(StillWaiting([]))
+    scene.pump()
+    lost = only(scene.client.got)
+    assert isinstance(lost, Reply)
+    assert lost.failure is not None
+    assert lost.failure.kind == "ResultNotKept"
 
 
 def test_those_who_were_there_are_waited_for_after_a_restart(scene: Scene) -> None:
