@@ -116,6 +116,10 @@ def record(cluster: ipp.Cluster) -> connection.Connection:
     return connection.load(connection.path(profile(cluster), "client", cluster.cluster_id), "client")
 
 
+def controller_log(cluster: ipp.Cluster) -> str:
+    return Path(cluster.to_record().controller_log).read_text()
+
+
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
@@ -184,6 +188,59 @@ def test_a_client_that_was_cut_off_gets_its_results_and_its_output_once(
             assert small.stdout == ["begin\nend\n", "begin\nend\n"]
     finally:
         forwarder.close()
+
+
+MANY = """
+def note(n):
+    print(n)
+    return bytes(1000) + str(n).encode()
+
+def large(n):
+    import numpy
+    return numpy.full(100_000, n)
+
+def submit(rc, file):
+    view = rc.load_balanced_view()
+    results = [view.apply_async(note, n) for n in range(1500)] + [view.apply_async(large, n) for n in range(5)]
+    return results
+
+def check(results):
+    for n, result in enumerate(results[:1500]):
+        assert result.get(30) == bytes(1000) + str(n).encode(), n
+        assert result.stdout == f"{n}\\n", (n, result.stdout)
+    for n, result in enumerate(results[1500:]):
+        assert (result.get(30) == n).all(), n
+"""
+
+CHECKED = """
+    import sys
+    import ippmpi as ipp
+
+    names = {"__name__": "__main__"}
+    exec(sys.argv[3], names)
+    rc = ipp.Client(profile_dir=sys.argv[1])
+    results = names["submit"](rc, sys.argv[2])
+    print(results[0].msg_ids[0].rpartition("-")[0], flush=True)
+    names["check"](results)
+    print("all", flush=True)
+"""
+
+
+def test_what_waits_for_a_stopped_client_is_in_the_store_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPPMPI_CONTROLLER_AWAY_BYTES", "50000")
+    with running(tmp_path / "profile", 2, "local") as (cluster, rc):
+        with script(CHECKED, str(profile(cluster)), "", MANY) as user:
+            assert user.stdout is not None
+            client = user.stdout.readline().strip()
+            eventually(lambda: sum(r.task.startswith(client) for r in rc.results(limit=5000)) >= 1505, 20)
+            with stopped(user.pid):
+                eventually(lambda: all(r.state == "ok" for r in rc.results(limit=5000)), 30)
+            back = time.monotonic()
+            assert user.stdout.readline() == "all\n"
+            assert time.monotonic() - back < 5
+        assert "what comes for it now is left in the store" in controller_log(cluster)
 
 
 # --- a client that does not ---

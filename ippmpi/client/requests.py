@@ -38,6 +38,7 @@ from ippmpi.wire.messages import (
     Message,
     Output,
     Placement,
+    Recheck,
     Reply,
     StillWaiting,
     Submit,
@@ -108,6 +109,7 @@ class Requests:
             Display: self.on_display,
             Answer: self.on_answer,
             EnginesChanged: self.on_engines_changed,
+            Recheck: self.on_recheck,
         }
         self.transport = connect(self)
 
@@ -218,16 +220,20 @@ class Requests:
         A hub that has lost its memory is told what is waited for; unacknowledged requests have been sent before that.
         """
         if fresh and self._was_connected:
-            if self.on_new_life is not None:
-                self.on_new_life()  # it knows nothing of who follows what
             self._wait_on()
+            self._fail_heard()
         self._was_connected = True
         self._fresh = self._fresh or fresh
 
     def _wait_on(self) -> None:
+        """Say what is waited for, and ask anew for what is followed: the hub knows nothing of that."""
+        if self.on_new_life is not None:
+            self.on_new_life()
         tasks = [Awaited(task, p.open_engines()) for task, p in list(self.pending.items()) if p.sent]
         for start in range(0, len(tasks), WAITING_TOGETHER):
             self.transport.send(StillWaiting(tasks[start : start + WAITING_TOGETHER]))
+
+    def _fail_heard(self) -> None:
         for number in sorted(self._heard):
             self._heard.discard(number)
             future = self._questions.pop(number, None)
@@ -250,6 +256,11 @@ class Requests:
         """Engines joined or left."""
         whole, self._fresh = self._fresh, False
         self.beginnings.take(message, whole=whole)
+        incoming.done()
+
+    def on_recheck(self, message: Recheck, incoming: Incoming) -> None:  # noqa: ARG002 - it says nothing more
+        """Something may be missing that the hub could not keep for us."""
+        self._wait_on()
         incoming.done()
 
     def on_answer(self, message: Answer, incoming: Incoming) -> None:

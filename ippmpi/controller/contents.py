@@ -232,7 +232,7 @@ class Contents:
             item.on_end = on_end
             self._items[item.key] = item
             if item.engine >= 0:
-                self._results[item.task, item.engine] = item.key
+                self._results.setdefault((item.task, item.engine), item.key)  # the hub drops one that came again
             self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
                 item.file = item.file or self._spool.create(item.key, item.size)
@@ -320,6 +320,10 @@ class Contents:
         """Return the large value of *task* on *engine*, if it is here."""
         key = self._results.get((task, engine))
         return None if key is None else Content(size=self._items[key].size, transfer=key)
+
+    def arriving(self, task: str, engine: int) -> bool:
+        """Say whether a large value of *task* on *engine* (negative: on any) is here, whole or not."""
+        return (task, engine) in self._results or (engine < 0 and any(name == task for name, _ in self._results))
 
     def give(self, receiver: Speaker, message: Message, *, last: bool = True) -> tuple[Message, Callback | None]:
         """Offer the contents of *message*; return it with that link's numbers, and what its acknowledgement does.

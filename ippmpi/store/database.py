@@ -13,6 +13,8 @@ import msgspec
 
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
+from ippmpi.store import missed
+from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection, StoreLimits
 from ippmpi.wire.frames import decode, encode
 from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Failure, Output, Reply, Submit
@@ -207,6 +209,18 @@ class Database:
             found = [read_request(self._db, task) for task in selection.tasks or ()]
             return [record for record in found if record is not None]
         return select_requests(self._db, selection)
+
+    def latest(self) -> Point:
+        """See ``missed.latest``."""
+        return missed.latest(self._db)
+
+    def missed(self, client: str, after: Point) -> Missed:
+        """See ``missed.read``."""
+        return missed.read(self._db, client, after)
+
+    def replies(self, task: str) -> list[Reply]:
+        """See ``read_replies``."""
+        return read_replies(self._db, task)
 
     def close(self) -> None:
         """Fold the log into the file and close it."""
