@@ -51,6 +51,10 @@ WAITING_TOGETHER = 1000
 """How many tasks one ``StillWaiting`` names."""
 
 
+class UnansweredError(IppmpiError):
+    """The controller was started again before it had answered."""
+
+
 @dataclass(slots=True)
 class Pending:
     """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``.
@@ -220,8 +224,8 @@ class Requests:
         A hub that has lost its memory is told what is waited for; unacknowledged requests have been sent before that.
         """
         if fresh and self._was_connected:
-            self._wait_on()
             self._fail_heard()
+            self._wait_on()
         self._was_connected = True
         self._fresh = self._fresh or fresh
 
@@ -234,11 +238,14 @@ class Requests:
             self.transport.send(StillWaiting(tasks[start : start + WAITING_TOGETHER]))
 
     def _fail_heard(self) -> None:
+        """Fail the questions that an earlier hub has heard; it can not answer any more."""
         for number in sorted(self._heard):
             self._heard.discard(number)
             future = self._questions.pop(number, None)
             if future is not None:
-                future.set_exception(IppmpiError("the controller was started again before it had answered: ask again"))
+                future.set_exception(
+                    UnansweredError("the controller was started again before it had answered: ask again")
+                )
 
     def broken(self, problem: Exception) -> None:
         """The link will never open (again): *problem* is the outcome of everything."""
