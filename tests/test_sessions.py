@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ WORK = defined("""
             time.sleep(0.01)
         print("end", flush=True)
         return 7
+
+    def count(n):
+        globals().setdefault("counted", []).append(n)
+        return n
 
     def large(file):
         import os, time, numpy
@@ -116,6 +121,14 @@ def record(cluster: ipp.Cluster) -> connection.Connection:
     return connection.load(connection.path(profile(cluster), "client", cluster.cluster_id), "client")
 
 
+def forwarded(cluster: ipp.Cluster) -> tuple[Forwarder, dict[str, Any]]:
+    """Return a TCP connection that can be cut, and the connection info that leads through it."""
+    found = record(cluster)
+    forwarder = Forwarder(int(found.address.rpartition(":")[2]))
+    fields = msgspec.structs.replace(found, address=f"tcp://127.0.0.1:{forwarder.port}", socket="/nowhere")
+    return forwarder, msgspec.to_builtins(fields)
+
+
 def controller_log(cluster: ipp.Cluster) -> str:
     return Path(cluster.to_record().controller_log).read_text()
 
@@ -162,12 +175,9 @@ def test_a_client_that_was_stopped_gets_its_result_and_its_output_once(
 def test_a_client_that_was_cut_off_gets_its_results_and_its_output_once(
     cluster: ipp.Cluster, rc: Client, go: Path
 ) -> None:
-    found = record(cluster)
-    forwarder = Forwarder(int(found.address.rpartition(":")[2]))
-    address = f"tcp://127.0.0.1:{forwarder.port}"
-    fields = msgspec.structs.replace(found, address=address, socket="/nowhere")
+    forwarder, address = forwarded(cluster)
     try:
-        with Client(msgspec.to_builtins(fields)) as remote:
+        with Client(address) as remote:
             small = remote[:].apply_async(WORK.say_until, str(go))
             large = remote[0].apply_async(WORK.large, str(go))
             eventually(lambda: small.stdout == ["begin\n", "begin\n"])
@@ -241,6 +251,32 @@ def test_what_waits_for_a_stopped_client_is_in_the_store_not_in_memory(
             assert user.stdout.readline() == "all\n"
             assert time.monotonic() - back < 5
         assert "what comes for it now is left in the store" in controller_log(cluster)
+
+
+def test_a_connection_that_is_cut_again_and_again_loses_nothing_and_repeats_nothing(
+    cluster: ipp.Cluster, rc: Client
+) -> None:
+    forwarder, address = forwarded(cluster)
+    tasks, cuts = 3000, 10
+    try:
+        with Client(address) as remote:
+            values: Counter[int] = Counter()
+            worst, done = 0.0, 0
+            view = remote.load_balanced_view()
+            for value in view.imap(WORK.count, range(tasks), ordered=False, max_outstanding=200):
+                values[value] += 1
+                if values.total() >= (done + 1) * tasks // (cuts + 1):
+                    done += 1
+                    forwarder.cut()
+                    began = time.monotonic()
+                    assert remote[0].apply_async(len, "abc").get(10) == 3
+                    worst = max(worst, time.monotonic() - began)
+        assert done >= cuts
+        assert worst < 5
+        ran: Counter[int] = sum(map(Counter, rc[:].pull("counted").get(10)), Counter())
+        assert values == ran == dict.fromkeys(range(tasks), 1)
+    finally:
+        forwarder.close()
 
 
 # --- a client that does not ---
