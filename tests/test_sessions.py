@@ -226,7 +226,7 @@ CHECKED = """
     import sys
     import ippmpi as ipp
 
-    names = {"__name__": "__main__"}
+    names = {"__name__": "__main__", "ipp": ipp}
     exec(sys.argv[3], names)
     rc = ipp.Client(profile_dir=sys.argv[1])
     results = names["submit"](rc, sys.argv[2])
@@ -251,6 +251,40 @@ def test_what_waits_for_a_stopped_client_is_in_the_store_not_in_memory(
             assert user.stdout.readline() == "all\n"
             assert time.monotonic() - back < 5
         assert "what comes for it now is left in the store" in controller_log(cluster)
+
+
+PRUNED = (
+    MANY[: MANY.index("def check")]
+    + """
+def check(results):
+    kept = 0
+    for n, result in enumerate(results):
+        error = result.exception(30)
+        if error is None:
+            kept += 1
+        else:
+            assert isinstance(error, ipp.ResultNotKept), error
+    assert 0 < kept < len(results), kept
+"""
+)
+
+
+def test_a_client_that_was_away_hears_which_results_the_store_has_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPPMPI_CONTROLLER_AWAY_BYTES", "50000")
+    monkeypatch.setenv("IPPMPI_CONTROLLER_STORE_REQUESTS", "200")
+    with (
+        running(tmp_path / "profile", 2, "local") as (cluster, rc),
+        script(CHECKED, str(profile(cluster)), "", PRUNED) as user,
+    ):
+        assert user.stdout is not None
+        user.stdout.readline()
+        with stopped(user.pid):
+            eventually(lambda: rc.queue_status()["unassigned"] == 0, 30)
+            eventually(lambda: all(r.state == "ok" for r in rc.results(limit=5000)), 30)
+            eventually(lambda: "oldest finished requests from the store" in controller_log(cluster), 30)
+        assert user.stdout.read() == "all\n"
 
 
 def test_a_connection_that_is_cut_again_and_again_loses_nothing_and_repeats_nothing(
