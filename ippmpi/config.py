@@ -62,6 +62,9 @@ class ControllerSettings(Settings):
     store_bytes: int = _setting(1 << 30, "bytes of records (labels, small values, failures) that are kept")
     store_age_s: float = _setting(30 * 86400.0, "seconds for which records are kept", metavar="SECONDS")
     spool_bytes: int = _setting(16 << 30, "bytes of large contents that may be on their way through the controller")
+    away_bytes: int = _setting(
+        16 << 20, "bytes of results and output that wait in memory for one client; more are read from the store later"
+    )
     client_gone_s: float = _setting(
         7 * 86400.0, "seconds a client may be away before its work is dropped", metavar="SECONDS"
     )

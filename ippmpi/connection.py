@@ -224,6 +224,20 @@ def stale(connection: Connection) -> bool:
     return identity.alive(connection.controller) is False
 
 
+class _Supervised(msgspec.Struct, frozen=True):
+    supervisor: ProcessIdentity | None = None
+
+
+def supervised(file: Path, connection: Connection) -> bool:
+    """Say whether somebody starts the controller again when it was killed; *file* is where *connection* was found."""
+    cluster = file.with_name(f"cluster-{connection.cluster_id}.json")
+    try:
+        supervisor = msgspec.json.decode(cluster.read_bytes(), type=_Supervised).supervisor
+    except (OSError, msgspec.DecodeError):
+        return False
+    return supervisor is not None and identity.alive(supervisor) is not False
+
+
 def on_this_host(connection: Connection) -> bool:
     """Say whether the controller's Unix socket can be reached from here."""
     return identity.is_local(connection.controller) and os.path.exists(connection.socket)

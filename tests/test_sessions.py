@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,27 @@ WORK = defined("""
         print("end", flush=True)
         return 7
 
+    def count(n):
+        globals().setdefault("counted", []).append(n)
+        return n
+
     def large(file):
         import os, time, numpy
         while not os.path.exists(file):
             time.sleep(0.01)
         return numpy.arange(300_000)
 """)
+
+LARGE = """
+def large(file):
+    import os, time, numpy
+    while not os.path.exists(file):
+        time.sleep(0.01)
+    return numpy.arange(300_000)
+
+def submit(rc, file):
+    return [rc[0].apply_async(large, file), rc[0].apply_async(large, file)]
+"""
 
 USER = """
     import sys
@@ -105,6 +121,18 @@ def record(cluster: ipp.Cluster) -> connection.Connection:
     return connection.load(connection.path(profile(cluster), "client", cluster.cluster_id), "client")
 
 
+def forwarded(cluster: ipp.Cluster) -> tuple[Forwarder, dict[str, Any]]:
+    """Return a TCP connection that can be cut, and the connection info that leads through it."""
+    found = record(cluster)
+    forwarder = Forwarder(int(found.address.rpartition(":")[2]))
+    fields = msgspec.structs.replace(found, address=f"tcp://127.0.0.1:{forwarder.port}", socket="/nowhere")
+    return forwarder, msgspec.to_builtins(fields)
+
+
+def controller_log(cluster: ipp.Cluster) -> str:
+    return Path(cluster.to_record().controller_log).read_text()
+
+
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
@@ -147,12 +175,9 @@ def test_a_client_that_was_stopped_gets_its_result_and_its_output_once(
 def test_a_client_that_was_cut_off_gets_its_results_and_its_output_once(
     cluster: ipp.Cluster, rc: Client, go: Path
 ) -> None:
-    found = record(cluster)
-    forwarder = Forwarder(int(found.address.rpartition(":")[2]))
-    address = f"tcp://127.0.0.1:{forwarder.port}"
-    fields = msgspec.structs.replace(found, address=address, socket="/nowhere")
+    forwarder, address = forwarded(cluster)
     try:
-        with Client(msgspec.to_builtins(fields)) as remote:
+        with Client(address) as remote:
             small = remote[:].apply_async(WORK.say_until, str(go))
             large = remote[0].apply_async(WORK.large, str(go))
             eventually(lambda: small.stdout == ["begin\n", "begin\n"])
@@ -171,6 +196,119 @@ def test_a_client_that_was_cut_off_gets_its_results_and_its_output_once(
             assert late.get(10) > 0
             assert time.monotonic() - back < 5
             assert small.stdout == ["begin\nend\n", "begin\nend\n"]
+    finally:
+        forwarder.close()
+
+
+MANY = """
+def note(n):
+    print(n)
+    return bytes(1000) + str(n).encode()
+
+def large(n):
+    import numpy
+    return numpy.full(100_000, n)
+
+def submit(rc, file):
+    view = rc.load_balanced_view()
+    results = [view.apply_async(note, n) for n in range(1500)] + [view.apply_async(large, n) for n in range(5)]
+    return results
+
+def check(results):
+    for n, result in enumerate(results[:1500]):
+        assert result.get(30) == bytes(1000) + str(n).encode(), n
+        assert result.stdout == f"{n}\\n", (n, result.stdout)
+    for n, result in enumerate(results[1500:]):
+        assert (result.get(30) == n).all(), n
+"""
+
+CHECKED = """
+    import sys
+    import ippmpi as ipp
+
+    names = {"__name__": "__main__", "ipp": ipp}
+    exec(sys.argv[3], names)
+    rc = ipp.Client(profile_dir=sys.argv[1])
+    results = names["submit"](rc, sys.argv[2])
+    print(results[0].msg_ids[0].rpartition("-")[0], flush=True)
+    names["check"](results)
+    print("all", flush=True)
+"""
+
+
+def test_what_waits_for_a_stopped_client_is_in_the_store_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPPMPI_CONTROLLER_AWAY_BYTES", "50000")
+    with running(tmp_path / "profile", 2, "local") as (cluster, rc):
+        with script(CHECKED, str(profile(cluster)), "", MANY) as user:
+            assert user.stdout is not None
+            client = user.stdout.readline().strip()
+            eventually(lambda: sum(r.task.startswith(client) for r in rc.results(limit=5000)) >= 1505, 20)
+            with stopped(user.pid):
+                eventually(lambda: all(r.state == "ok" for r in rc.results(limit=5000)), 30)
+            back = time.monotonic()
+            assert user.stdout.readline() == "all\n"
+            assert time.monotonic() - back < 5
+        assert "what comes for it now is left in the store" in controller_log(cluster)
+
+
+PRUNED = (
+    MANY[: MANY.index("def check")]
+    + """
+def check(results):
+    kept = 0
+    for n, result in enumerate(results):
+        error = result.exception(30)
+        if error is None:
+            kept += 1
+        else:
+            assert isinstance(error, ipp.ResultNotKept), error
+    assert 0 < kept < len(results), kept
+"""
+)
+
+
+def test_a_client_that_was_away_hears_which_results_the_store_has_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPPMPI_CONTROLLER_AWAY_BYTES", "50000")
+    monkeypatch.setenv("IPPMPI_CONTROLLER_STORE_REQUESTS", "200")
+    with (
+        running(tmp_path / "profile", 2, "local") as (cluster, rc),
+        script(CHECKED, str(profile(cluster)), "", PRUNED) as user,
+    ):
+        assert user.stdout is not None
+        user.stdout.readline()
+        with stopped(user.pid):
+            eventually(lambda: rc.queue_status()["unassigned"] == 0, 30)
+            eventually(lambda: all(r.state == "ok" for r in rc.results(limit=5000)), 30)
+            eventually(lambda: "oldest finished requests from the store" in controller_log(cluster), 30)
+        assert user.stdout.read() == "all\n"
+
+
+def test_a_connection_that_is_cut_again_and_again_loses_nothing_and_repeats_nothing(
+    cluster: ipp.Cluster, rc: Client
+) -> None:
+    forwarder, address = forwarded(cluster)
+    tasks, cuts = 3000, 10
+    try:
+        with Client(address) as remote:
+            values: Counter[int] = Counter()
+            worst, done = 0.0, 0
+            view = remote.load_balanced_view()
+            for value in view.imap(WORK.count, range(tasks), ordered=False, max_outstanding=200):
+                values[value] += 1
+                if values.total() >= (done + 1) * tasks // (cuts + 1):
+                    done += 1
+                    forwarder.cut()
+                    began = time.monotonic()
+                    assert remote[0].apply_async(len, "abc").get(10) == 3
+                    worst = max(worst, time.monotonic() - began)
+        assert done >= cuts
+        assert worst < 5
+        ran: Counter[int] = sum(map(Counter, rc[:].pull("counted").get(10)), Counter())
+        assert values == ran == dict.fromkeys(range(tasks), 1)
     finally:
         forwarder.close()
 
@@ -239,6 +377,30 @@ def test_a_client_has_its_own_results_by_their_ids_too(rc: Client, go: Path) -> 
     assert rc.get_result(cell).get(10).data == {"text/plain": "42"}
     with pytest.raises(LookupError, match="knows no task 'x-1'"):
         rc.get_result("x-1")
+
+
+def test_another_client_gets_a_large_value_that_a_killed_controller_had(tmp_path: Path, go: Path) -> None:
+    with running(tmp_path / "profile", 1, "local") as (cluster, rc):
+        with script(USER, str(profile(cluster)), str(go), LARGE) as user:
+            assert user.stdout is not None
+            kept, dropped = user.stdout.readline().split()
+            eventually(lambda: submitted(rc, kept, dropped))
+            user.kill()
+            user.wait()
+        go.touch()
+        eventually(lambda: ended(rc, kept, dropped))
+        assert cluster.controller is not None
+        process = cluster.controller
+        os.kill(process.identity.pid, signal.SIGKILL)
+        eventually(lambda: process.poll() is not None)
+        files = [Path(each) for folder in cluster.to_record().folders for each in Path(folder).rglob("content-*")]
+        assert len(files) == 2
+        max(files, key=lambda file: int(file.name.rpartition("-")[2])).unlink()
+        cluster.restore_controller_sync()
+        assert np.array_equal(rc.get_result(kept).get(10), np.arange(300_000))
+        assert np.array_equal(rc.get_result(kept).get(10), np.arange(300_000))
+        with pytest.raises(ipp.ResultNotKept, match="its value of"):
+            rc.get_result(dropped).get(10)
 
 
 # --- a controller that does not answer ---

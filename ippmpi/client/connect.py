@@ -26,18 +26,35 @@ def find_connection(
 ) -> Connection:
     """Return the record in *info* (a file or its fields), or the one of a profile's cluster.
 
-    A file that is named must be there; that of a profile may take *timeout_s* seconds to appear.
+    A file that is named must be there; that of a profile may take *timeout_s* seconds to appear. So may a controller
+    that was killed and is being started again.
 
     Raises:
         ConnectionFileError: no such file, or it is of no use; the text says why.
+        TimeoutError: the controller was not started again in time.
     """
+    deadline = time.monotonic() + timeout_s
     if isinstance(info, Mapping):
         return _from_fields(info)
     if info is not None:
         if "://" in str(info):
             raise ValueError(f"{str(info)!r} is an address; a client needs the connection file, which holds the keys")
-        return files.load(info, "client")
-    return files.load(_wait_for_file(profile, profile_dir, cluster_id, timeout_s), "client")
+        return _load(Path(info), deadline, timeout_s)
+    return _load(_wait_for_file(profile, profile_dir, cluster_id, timeout_s), deadline, timeout_s)
+
+
+def _load(file: Path, deadline: float, timeout_s: float) -> Connection:
+    """Read *file*; if its controller was killed and somebody starts it again, wait for that."""
+    while True:
+        found = files.load(file, "client")
+        if not (files.stale(found) and files.supervised(file, found)):
+            return found
+        if time.monotonic() >= deadline:
+            raise TimeoutError(
+                f"the controller of cluster {found.cluster_id!r} (pid {found.controller.pid}) was killed and has not "
+                f"been started again within {timeout_s:g} s; what 'ippmpi cluster start' prints says why"
+            )
+        time.sleep(POLL_S)
 
 
 def _from_fields(fields: Mapping[str, Any]) -> Connection:

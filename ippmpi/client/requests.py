@@ -38,6 +38,7 @@ from ippmpi.wire.messages import (
     Message,
     Output,
     Placement,
+    Recheck,
     Replies,
     Reply,
     StillWaiting,
@@ -49,6 +50,10 @@ log = logging.getLogger(__name__)
 
 WAITING_TOGETHER = 1000
 """How many tasks one ``StillWaiting`` names."""
+
+
+class UnansweredError(IppmpiError):
+    """The controller was started again before it had answered."""
 
 
 @dataclass(slots=True)
@@ -110,6 +115,7 @@ class Requests:
             Display: self.on_display,
             Answer: self.on_answer,
             EnginesChanged: self.on_engines_changed,
+            Recheck: self.on_recheck,
         }
         self.transport = connect(self)
 
@@ -220,21 +226,28 @@ class Requests:
         A hub that has lost its memory is told what is waited for; unacknowledged requests have been sent before that.
         """
         if fresh and self._was_connected:
-            if self.on_new_life is not None:
-                self.on_new_life()  # it knows nothing of who follows what
+            self._fail_heard()
             self._wait_on()
         self._was_connected = True
         self._fresh = self._fresh or fresh
 
     def _wait_on(self) -> None:
+        """Say what is waited for, and ask anew for what is followed: the hub knows nothing of that."""
+        if self.on_new_life is not None:
+            self.on_new_life()
         tasks = [Awaited(task, p.open_engines()) for task, p in list(self.pending.items()) if p.sent]
         for start in range(0, len(tasks), WAITING_TOGETHER):
             self.transport.send(StillWaiting(tasks[start : start + WAITING_TOGETHER]))
+
+    def _fail_heard(self) -> None:
+        """Fail the questions that an earlier hub has heard; it can not answer any more."""
         for number in sorted(self._heard):
             self._heard.discard(number)
             future = self._questions.pop(number, None)
             if future is not None:
-                future.set_exception(IppmpiError("the controller was started again before it had answered: ask again"))
+                future.set_exception(
+                    UnansweredError("the controller was started again before it had answered: ask again")
+                )
 
     def broken(self, problem: Exception) -> None:
         """The link will never open (again): *problem* is the outcome of everything."""
@@ -252,6 +265,11 @@ class Requests:
         """Engines joined or left."""
         whole, self._fresh = self._fresh, False
         self.beginnings.take(message, whole=whole)
+        incoming.done()
+
+    def on_recheck(self, message: Recheck, incoming: Incoming) -> None:  # noqa: ARG002 - it says nothing more
+        """Something may be missing that the hub could not keep for us."""
+        self._wait_on()
         incoming.done()
 
     def on_answer(self, message: Answer, incoming: Incoming) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from ippmpi.client.failures import to_error
 from ippmpi.client.mapresults import unpickle_items
 from ippmpi.client.parts import Part
 from ippmpi.client.replies import unpickle_reply
-from ippmpi.client.requests import Pending, Requests
+from ippmpi.client.requests import Pending, Requests, UnansweredError
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire import pickling
 from ippmpi.wire.messages import Failure, Query
@@ -55,7 +56,7 @@ class Stored:
         self._requests = requests
         self._lock = threading.Lock()
         self._followed: dict[str, Pending] = {}
-        self._life = 0
+        self._asked: dict[str, Future[Any]] = {}
         requests.on_new_life = self._follow_again
 
     def results(
@@ -139,21 +140,25 @@ class Stored:
         for start in range(0, len(names), AT_ONCE):
             some = {name: fetched[name] for name in names[start : start + AT_ONCE]}
             answer = self._requests.ask(partial(_fetch, msgspec.msgpack.encode(list(some))))
-            answer.add_done_callback(partial(self._fetched, some, self._life))
+            self._asked.update(dict.fromkeys(some, answer))
+            answer.add_done_callback(partial(self._fetched, some))
 
     def _follow_again(self) -> None:  # I/O thread
-        """Another controller has taken over: ask it for what has not ended; output that came already is dropped."""
-        self._life += 1
+        """Another controller may have taken over: ask it for what has not ended; output that came already is dropped.
+
+        A question that is not answered yet has been sent again by the session.
+        """
         self._followed = {name: pending for name, pending in self._followed.items() if pending.left}
+        self._asked = {name: answer for name, answer in self._asked.items() if name in self._followed}
         for pending in self._followed.values():
             pending.skip = pending.heard.copy()
-        self._follow(self._followed)
+        self._follow({name: p for name, p in self._followed.items() if self._asked[name].done()})
 
-    def _fetched(self, fetched: dict[str, Pending], life: int, answer: Any) -> None:  # I/O thread
+    def _fetched(self, fetched: dict[str, Pending], answer: Future[Any]) -> None:  # I/O thread
         """End what the controller does not know any more, or would not send."""
-        if life != self._life:
-            return  # it was asked again
         problem = answer.exception()
+        if isinstance(problem, UnansweredError):
+            return  # it is asked again
         for pending in fetched.values():
             pending.skip.clear()  # the replay is through
         for name in fetched if problem is not None else answer.result():

@@ -12,13 +12,14 @@ from ippmpi.controller.seams import Alarm
 class Patience:
     """Seconds until a client's unfinished uploads fail (they hold up others), until a client or an agent is gone.
 
-    ``stop_s``: how long engines may take to end at a normal stop.
+    ``stop_s``: how long engines may take to end at a normal stop. ``away_bytes``: what may wait in memory for a client.
     """
 
     upload_s: float = 30.0
     client_s: float = 7 * 86400.0
     agent_s: float = 12.0
     stop_s: float = 8.0
+    away_bytes: int = 16 << 20
 
 
 AGENT_RETURNS_S = 4.0

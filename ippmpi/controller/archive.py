@@ -91,7 +91,7 @@ class Archive:
         ended = {reply.engine for reply in record.replies}
         for engine in record.targets or ([] if ended else [-1]):
             if engine not in ended:
-                speaker.send(_missing(record.task, engine, "the store has no record of how it ended"))
+                speaker.send(missing(record.task, engine, "the store has no record of how it ended"))
 
     def _restored(self, task: str, reply: ReplyRecord) -> Reply:
         content = Content()
@@ -100,12 +100,13 @@ class Archive:
         elif reply.failure is None:
             large = self._contents.result(task, reply.engine)
             if large is None:
-                return _missing(task, reply.engine, f"its value of {reply.size} bytes {GIVEN_UP}")
+                return missing(task, reply.engine, f"its value of {reply.size} bytes {GIVEN_UP}")
             content = large
         return Reply(task, reply.engine, content, reply.failure, reply.started, reply.completed)
 
 
-def _missing(task: str, engine: int, why: str) -> Reply:
+def missing(task: str, engine: int, why: str) -> Reply:
+    """Return what is sent for a result that is not there, and *why*."""
     about = engine if engine >= 0 else None
     return Reply(task, engine, Content(), Failure("ResultNotKept", why, kind="ResultNotKept", engine=about))
 

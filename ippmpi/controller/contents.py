@@ -9,7 +9,7 @@ A reply's that no client waits for goes to the shelf.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -150,16 +150,29 @@ class Contents:
         """Give keys larger than *after*, and than those in the spool, from now on."""
         self._last_key = max(after, self._spool.last_key())
 
-    def tidy(self, keep: Iterable[int]) -> None:
-        """Remove from the spool what has not been restored, except the keys in *keep*."""
-        self._spool.tidy(keep)
+    def tidy(self) -> None:
+        """Remove from the spool what has not been restored."""
+        self._spool.tidy()
 
-    def restore(self, task: str, content: Content) -> None:
-        """Take over a content that an earlier controller has left in the spool; nothing happens if it has not."""
-        if content.transfer and content.transfer not in self._items:
-            file = self._spool.reopen(content.transfer, content.size)
-            if file is not None:
-                self._items[content.transfer] = Item(content.transfer, task, content.size, None, 0, file=file)
+    def restore(self, task: str, content: Content, engine: int = -1) -> None:
+        """Take over a content that an earlier controller has left in the spool; nothing happens if it has not.
+
+        A reply's (of *engine*) goes to the shelf until its client asks for it.
+        """
+        if not content.transfer or content.transfer in self._items:
+            return
+        file = self._spool.reopen(content.transfer, content.size)
+        if file is not None:
+            key = content.transfer
+            self._items[key] = Item(key, task, content.size, None, 0, engine, file=file)
+            if engine >= 0:
+                self._results[task, engine] = key
+                self._shelf.put(key, content.size, crowded=True)
+
+    def unshelve(self, content: Content) -> bool:
+        """Keep a result's content, for a client that waits for it, whatever needs the room; say whether it is here."""
+        self._shelf.take(content.transfer)
+        return content.transfer in self._items
 
     # --- in ----------------------------------------------------------------------------------
 
@@ -219,7 +232,7 @@ class Contents:
             item.on_end = on_end
             self._items[item.key] = item
             if item.engine >= 0:
-                self._results[item.task, item.engine] = item.key
+                self._results.setdefault((item.task, item.engine), item.key)  # the hub drops one that came again
             self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
                 item.file = item.file or self._spool.create(item.key, item.size)
@@ -307,6 +320,10 @@ class Contents:
         """Return the large value of *task* on *engine*, if it is here."""
         key = self._results.get((task, engine))
         return None if key is None else Content(size=self._items[key].size, transfer=key)
+
+    def arriving(self, task: str, engine: int) -> bool:
+        """Say whether a large value of *task* on *engine* (negative: on any) is here, whole or not."""
+        return (task, engine) in self._results or (engine < 0 and any(name == task for name, _ in self._results))
 
     def give(self, receiver: Speaker, message: Message, *, last: bool = True) -> tuple[Message, Callback | None]:
         """Offer the contents of *message*; return it with that link's numbers, and what its acknowledgement does.

@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable, Iterable
 
 from ippmpi.controller.absences import Absences, Patience
-from ippmpi.controller.archive import Archive
+from ippmpi.controller.archive import GIVEN_UP, Archive, missing
 from ippmpi.controller.contents import Contents, Item
+from ippmpi.controller.late import Late
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
 from ippmpi.core.effects import Effect, Keep, Look, Release, Replay, Retell, Send, Shelve, Stop
-from ippmpi.core.restoring import GONE, Past
+from ippmpi.core.restoring import Past
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool
-from ippmpi.wire.messages import Content, Deliver, Failure, Farewell, Reply, StopEngines
+from ippmpi.wire.messages import Content, Deliver, Farewell, Message, Reply, StopEngines
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Controller:
         self._store = store
         self._contents = Contents(spool, loop.call_soon, self._on_content_failed, call_later=loop.call_later)
         self._archive = Archive(store, self._contents, self._speaker)
+        self._slow = Late(store, self._speaker, self._send_now, patience.away_bytes)
         self._absences = Absences(
             loop.call_later,
             patience,
@@ -83,9 +85,9 @@ class Controller:
         for task in past.tasks:
             for content in task.submit.contents if task.submit is not None else ():
                 self._contents.restore(task.task, content)
-        for reply in past.early:
-            self._contents.restore(reply.task, reply.content)
-        self._contents.tidy(past.spooled)
+        for reply in (*past.early, *past.spooled):
+            self._contents.restore(reply.task, reply.content, reply.engine)
+        self._contents.tidy()
         agents = {f"agent:{engine.world}@{engine.host}" for engine in past.engines}
         clients = {str(task.owner) for task in past.tasks if task.submit is not None}
         for name in sorted(agents | clients):
@@ -95,16 +97,20 @@ class Controller:
         self._do(lambda: self._hub.restore(past))
 
     def _replay(self, effect: Replay) -> None:
-        """Send again what an earlier controller may not have delivered."""
-        found = {reply.engine: reply for reply in self._store.replies(effect.task)}
+        """Send again what may not have been delivered."""
+        self._store.replies(effect.task, lambda replies: self._repeat(effect, replies))
+
+    def _repeat(self, effect: Replay, replies: list[Reply]) -> None:
+        found = {reply.engine: reply for reply in replies}
         for engine in effect.engines or list(found) or [-1]:
             reply = found.get(engine)
             if reply is not None:
-                self._contents.restore(reply.task, reply.content)
-                self._send(Send(effect.peer, reply), None)
-            elif effect.complete:
-                failure = Failure("TaskAborted", GONE, kind="TaskAborted")
-                self._send(Send(effect.peer, Reply(effect.task, engine, Content(), failure)), None)
+                if reply.content.transfer and not self._contents.unshelve(reply.content):
+                    reply = missing(reply.task, engine, f"its value of {reply.content.size} bytes {GIVEN_UP}")
+                self._send(Send(effect.peer, reply), None, stored=False)
+            elif not self._contents.arriving(effect.task, engine):
+                lost = missing(effect.task, engine, "the store has no record of how it ended")
+                self._send(Send(effect.peer, lost), None, stored=False)
 
     # --- what peers do -----------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ class Controller:
             done()
 
         self._contents.start(items, ended)
-        self._carry_out([effect for effect in effects if type(effect) is not Keep], done, mail)
+        self._carry_out([effect for effect in effects if type(effect) is not Keep], done, mail, stored=False)
 
     def _drop(self, mail: Mail, items: list[Item], error: Exception) -> None:
         known = isinstance(error, ProtocolError)
@@ -177,6 +183,8 @@ class Controller:
 
     def _forget(self, name: str) -> None:
         self._absences.back(name)
+        for message in self._slow.forget(name):
+            self._contents.release_unsent(message)
         self._contents.forget(name)
         if self._post is not None:
             self._post.forget(name)
@@ -199,10 +207,10 @@ class Controller:
         self._carry_out(effects, _nothing, None)
         self._after()
 
-    def _carry_out(self, effects: Iterable[Effect], done: Callback, mail: Mail | None) -> None:
+    def _carry_out(self, effects: Iterable[Effect], done: Callback, mail: Mail | None, *, stored: bool = True) -> None:
         for effect in effects:
             if type(effect) is Send:
-                self._send(effect, mail)
+                self._send(effect, mail, stored=stored)
             elif type(effect) is Keep:
                 self._store.keep(effect, done)
             elif type(effect) is Release:
@@ -222,10 +230,14 @@ class Controller:
         elif type(effect) is Stop:
             self.stop(effect.reason)
 
+    def _send_now(self, peer: str, message: Message) -> None:
+        self._send(Send(Peer(peer), message), None, stored=False)
+
     def _speaker(self, name: str) -> Speaker | None:
         return self._post.conversation(name) if self._post is not None else None
 
-    def _send(self, effect: Send, mail: Mail | None) -> None:
+    def _send(self, effect: Send, mail: Mail | None, *, stored: bool = True) -> None:
+        """Send a message. *stored*: if it is about a task, it was handed to the store before."""
         speaker = self._speaker(effect.peer)
         message = effect.message
         if speaker is None:
@@ -233,15 +245,18 @@ class Controller:
             self._contents.release_unsent(message)
             return
         waiting = self._archive.waiting(effect.peer, message)
-        if mail is not None and message is mail.message and waiting is None:  # relayed unchanged: it is encoded already
-            speaker.send_raw(mail.raw)
-            return
-        message, on_ack = self._contents.give(speaker, message)
         if waiting is not None:
-            waiting.append((message, on_ack))
+            waiting.append(self._contents.give(speaker, message))
             return
+        if self._slow.takes(speaker, message, stored=stored):
+            return
+        if mail is not None and message is mail.message:  # relayed unchanged: it is encoded already
+            speaker.send_raw(mail.raw, on_ack=self._slow.watch(speaker, message, None))
+            return
+        given, on_ack = self._contents.give(speaker, message)
+        on_ack = self._slow.watch(speaker, message, on_ack)
         # A signal overtakes work that waits in the link. A Revoke must not: it would overtake the Run it is about.
-        speaker.send(message, on_ack=on_ack, urgent=type(message) is Deliver)
+        speaker.send(given, on_ack=on_ack, urgent=type(message) is Deliver)
 
     # --- time --------------------------------------------------------------------------------
 

@@ -79,7 +79,13 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready
         store.close()  # hands its last `done` calls to the loop, which makes them before it stops
         loop.stop()
 
-    patience = Patience(settings.upload_gone_s, settings.client_gone_s, settings.agent_gone_s, settings.stop_timeout_s)
+    patience = Patience(
+        settings.upload_gone_s,
+        settings.client_gone_s,
+        settings.agent_gone_s,
+        settings.stop_timeout_s,
+        settings.away_bytes,
+    )
     controller = Controller(loop, hub, store, spool, patience=patience, on_end=end)
     try:
         router = Router(

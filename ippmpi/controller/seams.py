@@ -10,6 +10,7 @@ from ippmpi.core.restoring import Past
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
 from ippmpi.net.transfers import Sink, Source
+from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.messages import Content, Message, Reply
 
@@ -30,6 +31,10 @@ class Speaker(Protocol):
     @property
     def role(self) -> str:
         """Return ``client`` or ``agent``."""
+
+    @property
+    def backlog(self) -> int:
+        """Return how many bytes are queued that the peer has not acknowledged."""
 
     @property
     def heard(self) -> float:
@@ -102,8 +107,21 @@ class Records(Protocol):
     def keep(self, record: Keep, done: Callback) -> None:
         """Write a record, then call *done* on the loop's thread."""
 
-    def replies(self, task: str) -> list[Reply]:
-        """Return the replies to a task that are written."""
+    losses: int
+    """How often records were dropped that somebody may still ask for."""
+
+    @property
+    def writable(self) -> bool:
+        """Say whether records can be written."""
+
+    def replies(self, task: str, found: Callable[[list[Reply]], None]) -> None:
+        """Read the replies to a task, as ``select`` does."""
+
+    def latest(self, found: Callable[[Point], None]) -> None:
+        """Find the point behind all that was kept before this call, as ``select`` does."""
+
+    def missed(self, client: str, after: Point, found: Callable[[Missed], None]) -> None:
+        """Read some of what was kept about a client's tasks behind *after*, as ``select`` does."""
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
         """Read what was kept before this call, then call *found* on the loop's thread."""

@@ -20,12 +20,13 @@ class Shelf:
         """Say whether this content is here."""
         return key in self._sizes
 
-    def put(self, key: int, size: int) -> None:
-        """Add a content."""
+    def put(self, key: int, size: int, *, crowded: bool = False) -> None:
+        """Add a content. *crowded*: drop nothing for it now, even if it is too much."""
         if key not in self._sizes:
             self._sizes[key] = size
             self._bytes += size
-            self.make_room(lambda: self._bytes <= self._limit)
+            if not crowded:
+                self.make_room(lambda: self._bytes <= self._limit)
 
     def take(self, key: int) -> None:
         """Forget a content. Harmless if it is not here."""

@@ -54,13 +54,12 @@ class Release:
 class Replay:
     """Send the stored replies of *task* to *peer* again: those of *engines*, or (none named) the one there is.
 
-    ``complete``: what is not in the store is lost, and fails.
+    What is not in the store is lost, and fails.
     """
 
     peer: Peer
     task: TaskId
     engines: list[int]
-    complete: bool
 
 
 @dataclass(frozen=True, slots=True)

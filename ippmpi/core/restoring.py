@@ -34,7 +34,7 @@ from ippmpi.wire.messages import (
     Submit,
 )
 
-GONE = "its controller was started again and its store has no record of it; it may have run"
+GONE = "its controller was started again, or had too much to keep, and its store has no record of it; it may have run"
 
 MOST_ATTEMPTS = 1 << 31
 """More is a broken peer."""
@@ -54,13 +54,13 @@ class PastTask:
 class Past:
     """What the store knows: the engines there were, all tasks in the order of submission, replies without a task.
 
-    ``spooled``: the keys of values that may have to be sent again.
+    ``spooled``: replies whose values were too large for the store, as far as names, sizes and keys go.
     """
 
     engines: Sequence[EngineRecord] = ()
     tasks: Sequence[PastTask] = ()
     early: Sequence[Reply] = ()
-    spooled: Sequence[int] = ()
+    spooled: Sequence[Reply] = ()
 
 
 class Restoring:
@@ -186,7 +186,7 @@ class Restoring:
                 failure = Failure("TaskAborted", GONE, kind="TaskAborted")
                 for engine in awaited.engines or [NOWHERE]:
                     yield Send(peer, Reply(task, engine, Content(), failure))
-            elif task in self._ledger.restored and known.owner == peer:
+            elif known.owner == peer:
                 yield from self._replay(peer, known, awaited)
 
     def _replay(self, peer: Peer, known: Task | Ended, awaited: Awaited) -> Iterator[Effect]:
@@ -195,7 +195,7 @@ class Restoring:
             engines = [e for e in engines if known.parts.get(EngineId(e)) in ENDED]
             if not engines:
                 return
-        yield Replay(peer, task, engines, complete=task in self._ledger.former)
+        yield Replay(peer, task, engines)
 
 
 def _without(message: Message, known: Mapping[EngineId, set[str]]) -> Message | None:

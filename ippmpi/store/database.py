@@ -13,6 +13,8 @@ import msgspec
 
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
+from ippmpi.store import missed
+from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection, StoreLimits
 from ippmpi.wire.frames import decode, encode
 from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Failure, Output, Replies, Reply, Submit
@@ -208,6 +210,18 @@ class Database:
             return [record for record in found if record is not None]
         return select_requests(self._db, selection)
 
+    def latest(self) -> Point:
+        """See ``missed.latest``."""
+        return missed.latest(self._db)
+
+    def missed(self, client: str, after: Point) -> Missed:
+        """See ``missed.read``."""
+        return missed.read(self._db, client, after)
+
+    def replies(self, task: str) -> list[Reply]:
+        """See ``read_replies``."""
+        return read_replies(self._db, task)
+
     def close(self) -> None:
         """Fold the log into the file and close it."""
         self._db.close()
@@ -341,7 +355,8 @@ def read_past(db: sqlite3.Connection) -> Past:
             tasks.append(PastTask(task, Peer(f"client:{client}"), ends.pop(task, {}), submit))
     tasks = _in_order(tasks)
     early = [reply for task in ends for reply in read_replies(db, task)]
-    spooled = [key for (key,) in db.execute("SELECT spooled FROM replies WHERE spooled")]
+    large = db.execute("SELECT task, engine, size, spooled FROM replies WHERE spooled ORDER BY rowid")
+    spooled = [Reply(task, engine, Content(b"", size, key)) for task, engine, size, key in large]
     return Past(engines, tasks, early, spooled)
 
 

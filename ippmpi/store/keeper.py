@@ -20,11 +20,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import msgspec
 
 from ippmpi.core.effects import Keep
 from ippmpi.core.restoring import Past
 from ippmpi.store import database
+from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection, StoreLimits
 from ippmpi.store.reopening import reopen
 from ippmpi.wire.messages import EnginesChanged, Reply
@@ -43,15 +46,18 @@ DROP_EVERY_S = 0.5
 LOST_REMEMBERED = 10_000
 CLOSE_TIMEOUT_S = 30.0
 
+_T = TypeVar("_T")
 _Entry = tuple[float, database.Kept, Callback]
 
 
 class _Question(NamedTuple):
-    """Something to be read once all that was queued before it is written; *hand_over* goes to the loop's thread."""
+    """Something to be read once all that was queued before it is written.
 
-    selection: Selection
-    whole: bool
-    hand_over: Callable[[list[RequestRecord]], None]
+    ``read`` is called on the storage thread, and what it returns is handed over on the loop's.
+    """
+
+    read: Callable[[database.Database], Callback]
+    otherwise: Callback
 
 
 class Store:
@@ -89,6 +95,7 @@ class Store:
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
         self._writable = True
+        self.losses = 0  # how often something was dropped that somebody may still ask for
         self._thread = threading.Thread(target=self._run, name="ippmpi-store", daemon=True)
         self._thread.start()
 
@@ -108,7 +115,32 @@ class Store:
         All that was kept before this call is among them, nothing that is kept after it. With *whole* each comes with
         its replies and its output. If the store cannot be read, that is logged and there are none.
         """
-        self._queue.put(_Question(selection, whole, found))
+        nothing: list[RequestRecord] = []
+        self._ask(lambda db: db.select(selection, whole=whole), found, nothing)
+
+    def replies(self, task: str, found: Callable[[list[Reply]], None]) -> None:
+        """Hand the replies to a task to *found*, as ``select`` does, with keys of the spool for large values."""
+        nothing: list[Reply] = []
+        self._ask(lambda db: db.replies(task), found, nothing)
+
+    def latest(self, found: Callable[[Point], None]) -> None:
+        """Hand the point behind all that was kept before this call to *found*, as ``select`` does."""
+        self._ask(lambda db: db.latest(), found, Point())
+
+    def missed(self, client: str, after: Point, found: Callable[[Missed], None]) -> None:
+        """Hand some of what was kept about a client's tasks behind *after* to *found*, as ``select`` does."""
+        self._ask(lambda db: db.missed(client, after), found, Missed([], after))
+
+    def _ask(self, read: Callable[[database.Database], _T], found: Callable[[_T], None], otherwise: _T) -> None:
+        def call(db: database.Database) -> Callback:
+            return functools.partial(found, read(db))
+
+        self._queue.put(_Question(call, functools.partial(found, otherwise)))
+
+    @property
+    def writable(self) -> bool:
+        """Whether the last transaction was written."""
+        return self._writable
 
     def load(self) -> list[RequestRecord]:
         """Return all requests that are written, in the order of their arrival, without their replies."""
@@ -119,11 +151,6 @@ class Store:
         """Return one request with its replies as far as they are written; None if the store does not know it."""
         with contextlib.closing(database.connect(self._path)) as db:
             return database.read_request(db, task)
-
-    def replies(self, task: str) -> list[Reply]:
-        """Return the replies to a task that are written, with keys of the spool for large values."""
-        with contextlib.closing(database.connect(self._path)) as db:
-            return database.read_replies(db, task)
 
     def close(self) -> None:
         """Write what is queued, then close the file; the last ``done`` calls are handed to the loop."""
@@ -154,15 +181,16 @@ class Store:
             self._call_soon(functools.partial(_call_all, [entry[2] for entry in entries]))
         question, self._question = self._question, None
         if question is not None:
-            self._call_soon(functools.partial(question.hand_over, self._look_up(question)))
+            self._call_soon(self._look_up(question))
         return more
 
-    def _look_up(self, question: _Question) -> list[RequestRecord]:
+    def _look_up(self, question: _Question) -> Callback:
         try:
-            return self._database.select(question.selection, whole=question.whole)
-        except sqlite3.Error as error:
+            return question.read(self._database)
+        except (sqlite3.Error, msgspec.DecodeError) as error:
             log.error("cannot read the store %s: %s", self._path, error)
-            return []
+            self.losses += 1
+            return question.otherwise
 
     def _gather(self) -> tuple[list[_Entry], bool]:
         """Wait for records; return them, and whether there may be more. A question ends the gathering."""
@@ -192,6 +220,7 @@ class Store:
         self._prune()
 
     def _lose(self, entries: list[_Entry]) -> None:
+        self.losses += 1
         for _, message, _ in entries:
             if not isinstance(message, EnginesChanged):
                 self._lost[message.task] = None
@@ -224,6 +253,7 @@ class Store:
             log.error("cannot drop old records from the store %s: %s", self._path, error)
         else:
             if dropped:
+                self.losses += 1
                 log.info("dropped the %d oldest finished requests from the store", dropped)
 
 

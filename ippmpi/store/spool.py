@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 SPOOL_BYTES = 16 << 30
@@ -153,9 +153,9 @@ class Spool:
         names = [path.name.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*")]
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
-    def tidy(self, keep: Iterable[int] = ()) -> None:
-        """Remove what an earlier controller has left and nobody has reopened, except the keys in *keep*."""
-        used = {file.path for file in self._files} | {self._path(key) for key in keep}
+    def tidy(self) -> None:
+        """Remove what an earlier controller has left and nobody has reopened."""
+        used = {file.path for file in self._files}
         for path in self._folder.glob(f"{PREFIX}*"):
             if path not in used:
                 path.unlink(missing_ok=True)

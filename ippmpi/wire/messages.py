@@ -359,6 +359,15 @@ class Display(Message, frozen=True):
     data: bytes
 
 
+# --- hub -> client -------------------------------------------------------------------------------
+
+
+class Recheck(Message, frozen=True):
+    """News of what you wait for may have been dropped: say what that is (``StillWaiting``), fetch what you follow."""
+
+    ROUTE: ClassVar[str] = "hub -> client"
+
+
 # --- engine <-> agent ----------------------------------------------------------------------------
 
 

@@ -290,6 +290,27 @@ def test_a_daemon_that_is_interrupted_while_it_starts_leaves_nothing(
     assert ippmpi("cluster", "stop", "--all").returncode == 0
 
 
+def test_a_new_client_waits_for_a_controller_that_is_being_started_again(
+    foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = foreground("cluster", "start", "--engines=local", "-n", "1")
+    eventually(lambda: "stop:" in said(tmp_path), 30, "the cluster is ready")
+    for _ in range(3):
+        os.kill(controller_pid(), signal.SIGKILL)
+        with contextlib.closing(Client(timeout=10)) as rc:
+            assert rc[0].apply_async(len, "abc").get(timeout=10) == 3
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        pid = controller_pid()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not alive(pid))
+        with pytest.raises(TimeoutError, match=r"was killed and has not been started again within 0\.5 s"):
+            Client(timeout=0.5)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert Client(timeout=10).ids == [0]
+
+
 def test_why_a_controller_cannot_be_started_again_is_said(
     foreground: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

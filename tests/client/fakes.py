@@ -72,6 +72,7 @@ class FakeHub:
         self.aborted: set[str] = set()
         self.stored: list[dict[str, object]] = []
         self.replays: dict[str, list[Message]] = {}
+        self.silent: set[str] = set()
         self.replied: dict[str, set[int]] = defaultdict(set)
         self._turn = 0
         self._numbers = 0
@@ -140,7 +141,7 @@ class FakeHub:
             self.aborted |= set(message.tasks or [s.task for s in self.submits])
             self.tell(Answer(message.request))
         elif isinstance(message, Query) and message.what in ("results", "fetch"):
-            self._look_up(message)
+            self.look_up(message)
         elif isinstance(message, Query):
             status = {i: {"queue": 0, "tasks": 0, "completed": 1} for i in self.names}
             self.tell(Answer(message.request, msgspec.msgpack.encode({**status, "unassigned": 0})))
@@ -152,9 +153,11 @@ class FakeHub:
             else:
                 self.acks.append(on_ack)
 
-    def _look_up(self, message: Query) -> None:
+    def look_up(self, message: Query) -> None:
         """Answer what ``stored`` says; the test tells what it has to say of a fetched task with ``replay``."""
         wanted = msgspec.msgpack.decode(message.arguments)
+        if message.what in self.silent:
+            return
         if message.what == "fetch":
             for task in wanted:
                 for said in self.replays.get(task, []):

@@ -10,7 +10,7 @@ from client.fakes import FakeHub
 from helpers import eventually
 from ippmpi.client.client import Client
 from ippmpi.client.results import AsyncResult
-from ippmpi.wire.messages import Content, Failure, Output, Query, Reply
+from ippmpi.wire.messages import Awaited, Content, Failure, Output, Query, Recheck, Reply, StillWaiting
 from ippmpi.wire.pickling import pack
 
 
@@ -149,6 +149,49 @@ def test_a_followed_task_is_followed_again_when_another_controller_takes_over(ma
     hub.tell(value("x-1", 1, 6))
     assert result.get(5) == 5
     assert result.stdout == "abcd"
+
+
+def test_a_question_that_the_session_sends_again_is_not_asked_twice(manual: Pair) -> None:
+    rc, hub = manual
+    hub.acknowledges = False
+    hub.silent = {"fetch"}
+    hub.store("x-1", [1], text("x-1", 1, b"a"), value("x-1", 1, 5))
+    result = rc.get_result("x-1")
+    eventually(lambda: asked(hub, "fetch") == 1)
+    question = hub.messages[-1]
+    hub.silent = set()
+    hub.call_soon(lambda: hub.receiver.connected(fresh=True))
+    hub.call_soon(lambda: hub.look_up(question))
+    assert result.get(5) == 5
+    assert result.stdout == "a"
+    assert asked(hub, "fetch") == 1
+
+
+def test_a_question_that_a_killed_controller_has_heard_is_asked_again(manual: Pair) -> None:
+    rc, hub = manual
+    hub.silent = {"fetch"}
+    hub.store("x-1", [1], text("x-1", 1, b"a"), value("x-1", 1, 5))
+    result = rc.get_result("x-1")
+    eventually(lambda: asked(hub, "fetch") == 1)
+    eventually(lambda: rc.requests._heard)
+    hub.silent = set()
+    hub.call_soon(lambda: hub.receiver.connected(fresh=True))
+    assert result.get(5) == 5
+    assert result.stdout == "a"
+    assert asked(hub, "fetch") == 2
+
+
+def test_what_the_controller_may_have_dropped_is_asked_for_again(manual: Pair) -> None:
+    rc, hub = manual
+    hub.store("x-1", [1], text("x-1", 1, b"a"))
+    result, mine = rc.get_result("x-1"), rc[0].apply_async(abs, 1)
+    eventually(lambda: result.stdout == "a")
+    hub.replays["x-1"] = [text("x-1", 1, b"a"), text("x-1", 1, b"b"), value("x-1", 1, 5)]
+    hub.tell(Recheck())
+    assert result.get(5) == 5
+    assert result.stdout == "ab"
+    (waiting,) = [m for m in hub.messages if isinstance(m, StillWaiting)]
+    assert waiting.tasks == [Awaited(mine.msg_ids[0], [0])]
 
 
 def test_output_of_a_result_that_was_fetched_streams(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep
 from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.frames import decode_link
 from ippmpi.wire.messages import Batch, Chunk, Content, Grant, Message, Reply
@@ -106,6 +107,7 @@ class Records:
     def __init__(self) -> None:
         self.kept: list[Keep] = []
         self._waiting: list[Callback] = []
+        self.looks: list[tuple[str, Point, Callable[[Missed], None]]] = []
         self.questions: list[tuple[Selection, bool, Callable[[list[RequestRecord]], None]]] = []
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
@@ -115,8 +117,17 @@ class Records:
         self.kept.append(record)
         self._waiting.append(done)
 
-    def replies(self, task: str) -> list[Reply]:
-        return [k.message for k in self.kept if isinstance(k.message, Reply) and k.task == task]
+    losses = 0
+    writable = True
+
+    def replies(self, task: str, found: Callable[[list[Reply]], None]) -> None:
+        found([k.message for k in self.kept if isinstance(k.message, Reply) and k.task == task])
+
+    def latest(self, found: Callable[[Point], None]) -> None:
+        found(Point(0, len(self.kept)))
+
+    def missed(self, client: str, after: Point, found: Callable[[Missed], None]) -> None:
+        self.looks.append((client, after, found))
 
     def commit(self) -> None:
         waiting, self._waiting = self._waiting, []

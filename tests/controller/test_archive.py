@@ -10,7 +10,7 @@ import pytest
 
 from controller.fakes import Pair
 from controller.test_controller import AGENT, BIG, CLIENT, TASK, Scene
-from ippmpi.core.effects import Effect, Keep, Look, Retell, Send, Shelve, Wanted
+from ippmpi.core.effects import Effect, Keep, Look, Release, Retell, Send, Shelve, Wanted
 from ippmpi.ids import Peer, TaskId
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection
 from ippmpi.wire.messages import Answer, Content, Failure, Message, Output, Query, Reply
@@ -161,3 +161,11 @@ def test_a_client_that_is_gone_before_the_store_answers_is_no_trouble(stage: Sta
     stage.post.forget(OTHER)
     stage.found(record(outputs=(text(b"x"),)))
     assert AGENT in stage.post.pairs
+
+
+def test_a_value_that_comes_again_does_not_hide_the_first(stage: Stage) -> None:
+    stage.result_of([lambda m: Keep(TASK, m), lambda m: Shelve(m.content)])
+    first = stage.controller._contents.result(TASK, 0)
+    assert first is not None
+    stage.result_of([lambda m: Release(m.content)])
+    assert stage.controller._contents.result(TASK, 0) == first

@@ -44,12 +44,13 @@ BIG = os.urandom(3_000_000)
 class Scene:
     """A controller with one client and one agent."""
 
-    def __init__(self, folder: Path, spool_bytes: int = 10_000_000) -> None:
+    def __init__(self, folder: Path, spool_bytes: int = 10_000_000, *, away_bytes: int = 16 << 20) -> None:
         self.loop, self.brain, self.records, self.post = FakeLoop(), Brain(), Records(), Post()
         self.spool = Spool(folder, spool_bytes)
         self.ends = 0
+        patience = Patience(away_bytes=away_bytes)
         self.controller = Controller(
-            self.loop, self.brain, self.records, self.spool, patience=Patience(), on_end=self._on_end
+            self.loop, self.brain, self.records, self.spool, patience=patience, on_end=self._on_end
         )
         self.controller.attach(self.post)
         self.client = self.post.add(Pair(CLIENT, "client"))
@@ -570,15 +571,27 @@ def test_a_value_in_the_spool_is_sent_again_after_a_restart(scene: Scene) -> Non
     value = Reply(TASK, 0, Content(size=len(BIG), transfer=5))
     again = Scene(scene.spool._folder)
     again.records.kept.append(Keep(TASK, value))
-    again.controller.restore(Past(spooled=[5]))
+    again.controller.restore(Past(spooled=[value]))
     assert [path.name for path in scene.spool._folder.iterdir()] == ["content-5"]
-    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0, 1], complete=True)])
+    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0, 1])])
     again.client.say(StillWaiting([]))
     again.pump()
     found, lost = (mail.message for mail in again.client.got)
     sink, ends = again.pull(again.client, found.content)
     assert (bytes(sink.data), ends) == (BIG, [True])
-    assert (lost.engine, lost.failure.kind) == (1, "TaskAborted")
+    assert (lost.engine, lost.failure.kind) == (1, "ResultNotKept")
+
+
+def test_a_value_that_has_left_the_spool_is_said_to_be_gone_after_a_restart(scene: Scene) -> None:
+    scene.records.kept.append(Keep(TASK, Reply(TASK, 0, Content(size=len(BIG), transfer=5))))
+    scene.controller.restore(Past())
+    scene.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0])])
+    scene.client.say(StillWaiting([]))
+    scene.pump()
+    lost = only(scene.client.got)
+    assert isinstance(lost, Reply)
+    assert lost.failure is not None
+    assert lost.failure.kind == "ResultNotKept"
 
 
 def test_those_who_were_there_are_waited_for_after_a_restart(scene: Scene) -> None:

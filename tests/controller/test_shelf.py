@@ -18,6 +18,16 @@ def test_the_oldest_go_when_there_is_no_room() -> None:
     assert dropped == [1, 3]
 
 
+def test_what_is_put_on_a_crowded_shelf_drops_nothing_yet() -> None:
+    dropped: list[int] = []
+    shelf = Shelf(10, dropped.append)
+    for key in (1, 2, 3):
+        shelf.put(key, 6, crowded=True)
+    assert dropped == []
+    shelf.put(4, 6)
+    assert dropped == [1, 2, 3]
+
+
 def test_what_is_larger_than_the_shelf_goes_at_once() -> None:
     dropped: list[int] = []
     shelf = Shelf(10, dropped.append)

@@ -236,8 +236,8 @@ def test_a_client_hears_again_what_had_ended_and_what_is_lost() -> None:
     waiting = [("alice-1", [1]), ("alice-2", [0, 1]), ("alice-3", []), ("alice-4", [0, 1]), ("alice-5", [])]
     house.handle(ALICE, StillWaiting([Awaited(*each) for each in waiting]))
     assert [e for e in house.last if isinstance(e, Replay)] == [
-        Replay(ALICE, "alice-1", [1], complete=True),
-        Replay(ALICE, "alice-2", [1], complete=False),
+        Replay(ALICE, "alice-1", [1]),
+        Replay(ALICE, "alice-2", [1]),
     ]
     assert house.failures() == [("alice-4", n, "TaskAborted") for n in (0, 1)] + [("alice-5", -1, "TaskAborted")]
 

@@ -51,7 +51,9 @@ def test_a_file_is_found_by_its_key_until_nobody_needs_it(spool: Spool, tmp_path
 def test_what_nobody_reopened_is_tidied_away(spool: Spool, tmp_path: Path) -> None:
     spool.create(77, 10)
     spool.create(78, 10)
-    Spool(tmp_path / "spool", 1000).tidy([78])
+    later = Spool(tmp_path / "spool", 1000)
+    assert later.reopen(78, 0) is not None
+    later.tidy()
     assert os.listdir(tmp_path / "spool") == ["content-78"]
 
 

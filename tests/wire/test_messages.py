@@ -32,6 +32,7 @@ MESSAGES: list[m.Message] = [
     m.Shutdown(5, [1], True),
     m.Farewell(),
     m.EnginesChanged([RECORD], [4], ["killed"]),
+    m.Recheck(),
     m.Answer(6, b"\xc3", "no"),
     m.Registered("w1", 0),
     m.Run("a-1", "apply", [0, 1], CONTENTS[1:2], 1),
