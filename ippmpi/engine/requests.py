@@ -57,6 +57,9 @@ class Work(NamedTuple):
     content: Buffer | Failure
 
 
+LOST = "it has run, and its result is lost: the controller that took it could not store it, and was then killed"
+
+
 class Request:
     """One task for this engine. ``content`` is there when its turn may come: its bytes, or why there are none."""
 
@@ -123,7 +126,7 @@ class Requests:
     # --- the loop: messages ----------------------------------------------------------------------
 
     def on_run(self, delivery: Delivery) -> None:
-        """Queue a request; drop one that is or was here already."""
+        """Queue a request; drop one that is here already. One that was here is answered: whoever asks has no result."""
         run = delivery.message
         assert isinstance(run, Run)
         known = self._known.get(run.task)
@@ -131,6 +134,8 @@ class Requests:
             self._refresh(known, run)
         elif self._finished.get(run.task) != run.attempt:
             self._queue(run)
+        else:  # the hub drops this if it has a reply; one that was restored from a store with gaps would wait for ever
+            self._fail(run.task, LOST, run.attempt)
         delivery.done()
 
     def _queue(self, run: Run) -> None:
@@ -214,10 +219,12 @@ class Requests:
             request.arriving.close()
             request.arriving = None
         self._hand_over()
+        self._fail(request.task, "taken back before it started")
+
+    def _fail(self, task: str, why: str, attempt: int = 0) -> None:
         now = time.time()
-        failure = Failure("TaskAborted", "taken back before it started", kind="TaskAborted")
-        place = self._performer.place
-        self._reply(Reply(request.task, self._performer.engine, Content(), place(failure), now, now))
+        failure = self._performer.place(Failure("TaskAborted", why, kind="TaskAborted"))
+        self._reply(Reply(task, self._performer.engine, Content(), failure, now, now, attempt))
 
     def on_assigned(self, delivery: Delivery) -> None:
         """Learn this engine's id."""

@@ -91,7 +91,8 @@ class Database:
         if version not in (0, SCHEMA_VERSION):
             raise sqlite3.DatabaseError(f"it is a store of version {version}, this is version {SCHEMA_VERSION}")
         self._db.executescript(SCHEMA)
-        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:  # else nothing is written: the disk may be full
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._db.execute(f"PRAGMA max_page_count = {limits.file_bytes // page}")
         if restore:
