@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from ippmpi import clock
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 
@@ -50,7 +50,7 @@ class Collector:
         self._arrived(index)
 
     def _arrived(self, index: int) -> None:
-        self.parts[index].received = time.time()
+        self.parts[index].received = clock.now()
         with self.changed:
             piece = self._pieces.get(index)
             self._note(index)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from ippmpi import clock
 from ippmpi.client.beginnings import Beginnings
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import BlobSource, BufferSink
@@ -101,7 +101,7 @@ class Requests:
 
     def parts(self, engines: Sequence[int | None], method: str, label: str, *, tasks: int = 1) -> list[Part]:
         """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones."""
-        now = time.time()
+        now = clock.now()
         if engines:
             task = self._next_task()
             return [Part(task, engine, method, label, now) for engine in engines]

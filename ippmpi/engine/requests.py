@@ -7,11 +7,11 @@ Whoever claims a request decides its fate: the main thread, which then runs it, 
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ippmpi import clock
 from ippmpi.engine.memory import Arriving
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Assigned, Content, ContentReady, Failure, Message, Reply, Revoke, Run
@@ -222,7 +222,7 @@ class Requests:
         self._fail(request.task, "taken back before it started")
 
     def _fail(self, task: str, why: str, attempt: int = 0) -> None:
-        now = time.time()
+        now = clock.now()
         failure = self._performer.place(Failure("TaskAborted", why, kind="TaskAborted"))
         self._reply(Reply(task, self._performer.engine, Content(), failure, now, now, attempt))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from ippmpi import clock
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, StoreLimits
@@ -100,7 +100,7 @@ class Database:
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
         else:
-            self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (time.time(),))
+            self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (clock.now(),))
             self._db.execute("DELETE FROM replies WHERE task NOT IN (SELECT task FROM requests)")
             self._db.execute("DELETE FROM engines")
             self._db.execute("UPDATE replies SET spooled = 0 WHERE spooled")
@@ -123,11 +123,11 @@ class Database:
         """
         records = list(records)
         requests, replies, closed, added = _rows(records)
-        marks = [(task, client_of(task), time.time(), ROW_BYTES) for task in lost]
+        marks = [(task, client_of(task), clock.now(), ROW_BYTES) for task in lost]
         with self._transaction() as db:
             db.executemany(ADD_REQUEST, requests)
             db.executemany(ADD_REPLY, replies)
-            db.executemany(CLOSE_REQUEST, [(task, size, time.time()) for task, size in closed.items()])
+            db.executemany(CLOSE_REQUEST, [(task, size, clock.now()) for task, size in closed.items()])
             db.executemany(MARK_LOST, marks)
             for _, message in records:
                 if type(message) is EnginesChanged:
@@ -170,7 +170,7 @@ class Database:
         self._count, self._bytes = self._db.execute(query).fetchone()
 
     def _drop(self, requests: int, size: int) -> int:
-        oldest = time.time() - self._limits.age_s
+        oldest = clock.now() - self._limits.age_s
         chosen: list[tuple[str]] = []
         count, total = self._count, self._bytes
         query = "SELECT task, size, finished FROM requests WHERE finished IS NOT NULL ORDER BY finished"

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ippmpi import clock
 from ippmpi.core.effects import Keep
 from ippmpi.core.restoring import Past
 from ippmpi.store import database
@@ -92,7 +93,7 @@ class Store:
         message = record.message
         if not isinstance(message, database.Kept):
             raise TypeError(f"the store keeps Submit, Reply and EnginesChanged, not {type(message).__name__}")
-        self._queue.put((time.time(), message, done))
+        self._queue.put((clock.now(), message, done))
         if isinstance(message, EnginesChanged):
             self._hurry.set()  # rare, and what a controller that is restored cannot do without
 
@@ -174,7 +175,7 @@ class Store:
             return []
         joined = [record for record in self._owed.values() if record is not None]
         left = [engine for engine, record in self._owed.items() if record is None]
-        return [(time.time(), EnginesChanged(joined, left, [""] * len(left)))]
+        return [(clock.now(), EnginesChanged(joined, left, [""] * len(left)))]
 
     def _lose(self, entries: list[_Entry]) -> None:
         for _, message, _ in entries:
