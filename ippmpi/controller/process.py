@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 POLICIES = "ippmpi.policies"
 RECORDS = "records.sqlite"
+STORES = ("disk", "none")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINGER_S = 1.0
 """How long the last messages may take to leave."""
@@ -51,6 +52,8 @@ def serve(settings: ControllerSettings, ready_fd: int | None = None, *, restore:
         ClusterError, ConnectionFileError, ValueError, LookupError, OSError: it cannot start; the text says why.
     """
     raise_descriptor_limit()
+    if settings.store not in STORES:
+        raise ValueError(f"the setting store must be one of {', '.join(STORES)}, not {settings.store!r}")
     policy = cast(Policy, plugins.load(POLICIES, settings.policy)())
     bound = bind_address(settings.ip) if settings.ip else ""
     if bound and not restore:
@@ -76,7 +79,9 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready
     spool = Spool(folder / "spool", settings.spool_bytes)
     limits = StoreLimits(settings.store_requests, settings.store_bytes, settings.store_age_s, 3 * settings.store_bytes)
     try:
-        store = Store(folder / RECORDS, loop.call_soon, limits, restore=place.restored)
+        store = Store(
+            folder / RECORDS, loop.call_soon, limits, restore=place.restored, records=settings.store == "disk"
+        )
     except sqlite3.Error as error:
         what = "it is kept as it is; make room, then start again" if "full" in str(error) else "nothing was changed"
         raise ClusterError(f"cannot use the store {folder / RECORDS}: {error}; {what}") from error

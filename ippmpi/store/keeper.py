@@ -59,8 +59,11 @@ class Store:
         limits: StoreLimits | None = None,
         *,
         restore: bool = False,
+        records: bool = True,
     ) -> None:
         """Open or make the file at *path* and start the thread; *call_soon* is the loop's.
+
+        Without *records* only the engines are kept, no requests and replies.
 
         With *restore* ``past`` is what a controller that was killed has left in it; a file that is damaged is put
         aside, and what can be read goes on.
@@ -70,6 +73,7 @@ class Store:
         """
         self._path = path
         self._call_soon = call_soon
+        self._records = records
         self._limits = limits or StoreLimits()
         self.past = Past()
         if restore:
@@ -93,6 +97,9 @@ class Store:
         message = record.message
         if not isinstance(message, database.Kept):
             raise TypeError(f"the store keeps Submit, Reply and EnginesChanged, not {type(message).__name__}")
+        if not self._records and not isinstance(message, EnginesChanged):
+            self._call_soon(done)
+            return
         self._queue.put((clock.now(), message, done))
         if isinstance(message, EnginesChanged):
             self._hurry.set()  # rare, and what a controller that is restored cannot do without

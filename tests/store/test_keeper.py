@@ -147,6 +147,14 @@ def test_only_requests_and_ends_are_kept(tmp_path: Path, dones: Dones) -> None:
         store.keep(Keep(TaskId("t"), EngineLost("w", 0, "killed")), dones.one)
 
 
+def test_a_store_without_records_says_that_all_is_done(tmp_path: Path, dones: Dones) -> None:
+    with contextlib.closing(Store(tmp_path / "s", dones.call_soon, records=False)) as store:
+        keep(store, dones, submit(1, [0]), reply(1, 0))
+        assert store.load() == []
+        assert store.result(f"{CLIENT}-1") is None
+        assert store.replies(f"{CLIENT}-1") == []
+
+
 def test_what_is_queued_together_is_one_transaction(tmp_path: Path, dones: Dones) -> None:
     with opened(tmp_path / "s", dones) as store:
         for number in range(500):
