@@ -251,6 +251,16 @@ def node_folder_path(key: str) -> Path:
     return Path(f"/tmp/ippmpi-{os.getuid()}-{key}")
 
 
+def private_key(folder_key: str) -> str:
+    """Return the key of the controller's own folder, which is not that of an agent on its host."""
+    return f"{folder_key}c"
+
+
+def controller_folder_path(folder_key: str) -> Path:
+    """Return where the controller's own folder is."""
+    return node_folder_path(private_key(folder_key))
+
+
 def node_folder(key: str) -> Path:
     """Make the node folder of *key* if missing, and check that nobody else can get in.
 

@@ -114,3 +114,19 @@ def test_engines_leave_when_no_controller_comes_back(tmp_path: Path) -> None:
         pids = rc[:].apply_sync(os.getpid)
         kill_controller(cluster)
         eventually(lambda: not any(alive(pid) for pid in pids), timeout_s=8, what="the engines have left")
+
+
+def test_without_a_store_unfinished_work_ends_with_an_error_and_the_engines_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPPMPI_CONTROLLER_STORE", "none")
+    with running(tmp_path / "profile", 2, "local") as (cluster, rc):
+        pids = rc[:].apply_sync(os.getpid)
+        balanced = rc.load_balanced_view(targets=[0])
+        first, *_, last = [balanced.apply_async(time.sleep, 0.5) for _ in range(6)]
+        first.get(timeout=10)
+        kill_controller(cluster)
+        cluster.restore_controller_sync()
+        assert "its store has no record of it" in str(last.exception(timeout=20))
+        eventually(lambda: rc.ids == [0, 1], what="the engines are back")
+        assert rc[:].apply_async(os.getpid).get(timeout=20) == pids

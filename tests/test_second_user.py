@@ -17,7 +17,6 @@ from clusters import running
 from helpers import PROC, eventually
 from ippmpi import connection
 from ippmpi.connection import Connection
-from ippmpi.controller.place import private_key
 
 NOBODY = 65534
 
@@ -119,7 +118,7 @@ def test_another_user_gets_nowhere_and_learns_nothing(cluster: tuple[Path, ipp.C
     view.push({"secret": np.arange(400_000.0)}, block=True)  # by memory files
     pids = eventually(lambda: len(found := families(folder)) >= 4 and found, what="controller, agent, two engines")
     worlds = [connection.load(file, "engine").folder_key for file in (folder / "security").glob("ipengine-*.json")]
-    nodes = [connection.node_folder_path(key) for key in (private_key(at.folder_key), *worlds)]
+    nodes = [connection.node_folder_path(key) for key in (connection.private_key(at.folder_key), *worlds)]
     sockets = [str(path) for node in nodes for path in node.iterdir() if path.is_socket()]
     files = [str(path) for top in (folder, *nodes) for path in top.rglob("*") if path.is_file() or path.is_socket()]
     folders = [str(path) for top in (folder / "security", *nodes) for path in (top, *top.rglob("*")) if path.is_dir()]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from ippmpi import clock
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 
@@ -71,7 +71,7 @@ class Collector:
 
     def take(self, outcomes: Sequence[tuple[int, bytes | bytearray | RemoteError]]) -> None:
         """Take the pickled values, or the failures, of some parts."""
-        now, parts = time.time(), self.parts
+        now, parts = clock.now(), self.parts
         pieces = []
         with self.changed:
             for index, outcome in outcomes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
+from ippmpi import clock
 from ippmpi.client.collector import Collector
 
 
@@ -60,7 +60,7 @@ class Fields:
         parts = self._collector.parts
         if not parts:
             return 0.0
-        end = max(p.received for p in parts) if self._collector.ended else time.time()
+        end = max(p.received for p in parts) if self._collector.ended else clock.now()
         return end - min(p.submitted for p in parts)
 
     @property

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ippmpi import clock
 from ippmpi.client.beginnings import Beginnings
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import BlobSource, BufferSink
@@ -123,7 +123,7 @@ class Requests:
 
     def parts(self, engines: Sequence[int | None], method: str, label: str, *, tasks: int = 1) -> list[Part]:
         """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones."""
-        now = time.time()
+        now = clock.now()
         if engines:
             task = self._next_task()
             return [Part(task, engine, method, label, now) for engine in engines]

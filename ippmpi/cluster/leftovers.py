@@ -42,7 +42,13 @@ def end_leftovers(record: ClusterRecord) -> None:
         remove_log(launcher.spec.log_file)
     remove_log(record.controller_log)
     remove_connection_files(Path(record.profile_dir), record.cluster_id, record.token)
-    remove_folders(record.folders)
+    remove_folders(dict.fromkeys([*record.folders, *own_folders(record.token)]))
+
+
+def own_folders(token: str) -> list[str]:
+    """Return the private folders, on any host, of the start *token* of a controller; its worlds have others."""
+    key = connection.folder_key(token)
+    return [str(connection.controller_folder_path(key)), str(connection.node_folder_path(key))] if token else []
 
 
 def remove_connection_files(profile_dir: Path, cluster_id: str, token: str) -> None:

@@ -179,6 +179,7 @@ class ClusterState:
         cluster = cls(shutdown_atexit=False, profile_dir=file.parents[1], cluster_id=cluster_id)
         cluster.controller = Process(found.controller)
         cluster._token = found.token
+        cluster._sets.folders = leftovers.own_folders(found.token)
         return cluster
 
     def write_cluster_file(self) -> None:

@@ -81,7 +81,8 @@ class Controller:
         """Go on where a controller was killed; before anybody connects. Its peers have as long as any that are away."""
         post = self._post
         assert post is not None
-        self._contents.start_keys(time.time_ns() // 1000)  # the microsecond: larger than all that were given before
+        # the microsecond: larger than all that were given before, unless the clock was set back
+        self._contents.start_keys(max([time.time_ns() // 1000, *past.keys()]))
         for task in past.tasks:
             for content in task.submit.contents if task.submit is not None else ():
                 self._contents.restore(task.task, content)

@@ -70,7 +70,7 @@ class Place:
                 f"the controller of cluster {one.cluster_id!r} runs (pid {one.controller.pid}); "
                 "only one that has ended without a stop can be restored"
             )
-        secret = connection.node_folder_path(private_key(one.folder_key)) / SECRET
+        secret = connection.controller_folder_path(one.folder_key) / SECRET
         try:
             key = secret.read_text()
         except OSError as error:
@@ -85,7 +85,7 @@ class Place:
         self.port = int(one.address.rpartition(":")[2] or 0)
 
     def _enter(self) -> None:
-        self.folder = connection.node_folder(private_key(self._key))
+        self.folder = connection.node_folder(connection.private_key(self._key))
         # held until the end: those who clean /tmp by age leave locked folders alone
         self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -137,11 +137,6 @@ class Place:
         os.close(self._lock)
 
 
-def private_key(folder_key: str) -> str:
-    """Return the key of the controller's own folder, which is not that of an agent on its host."""
-    return f"{folder_key}c"
-
-
 def _remove_former(file: Path, role: Role) -> None:
     if not file.exists():
         return
@@ -160,7 +155,7 @@ def _remove_former(file: Path, role: Role) -> None:
     if not identity.is_local(former.controller):
         log.warning("%s leads to a controller on %s, which may be running; it is replaced", file, former.location)
         return
-    shutil.rmtree(connection.node_folder_path(private_key(former.folder_key)), ignore_errors=True)
+    shutil.rmtree(connection.controller_folder_path(former.folder_key), ignore_errors=True)
 
 
 def _ours(file: Path) -> bool:

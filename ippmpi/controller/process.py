@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -21,6 +22,7 @@ from ippmpi.core.hub import Hub
 from ippmpi.core.limits import Limits
 from ippmpi.core.policy import Policy
 from ippmpi.core.restoring import Past
+from ippmpi.errors import ClusterError
 from ippmpi.net.loop import Loop
 from ippmpi.net.router import Router
 from ippmpi.store.keeper import Store
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 POLICIES = "ippmpi.policies"
 RECORDS = "records.sqlite"
+STORES = ("disk", "none")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINGER_S = 1.0
 """How long the last messages may take to leave."""
@@ -49,6 +52,8 @@ def serve(settings: ControllerSettings, ready_fd: int | None = None, *, restore:
         ClusterError, ConnectionFileError, ValueError, LookupError, OSError: it cannot start; the text says why.
     """
     raise_descriptor_limit()
+    if settings.store not in STORES:
+        raise ValueError(f"the setting store must be one of {', '.join(STORES)}, not {settings.store!r}")
     policy = cast(Policy, plugins.load(POLICIES, settings.policy)())
     bound = bind_address(settings.ip) if settings.ip else ""
     if bound and not restore:
@@ -73,7 +78,13 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready
     make_private_folder(folder)
     spool = Spool(folder / "spool", settings.spool_bytes)
     limits = StoreLimits(settings.store_requests, settings.store_bytes, settings.store_age_s, 3 * settings.store_bytes)
-    store = Store(folder / RECORDS, loop.call_soon, limits, restore=place.restored)
+    try:
+        store = Store(
+            folder / RECORDS, loop.call_soon, limits, restore=place.restored, records=settings.store == "disk"
+        )
+    except sqlite3.Error as error:
+        what = "it is kept as it is; make room, then start again" if "full" in str(error) else "nothing was changed"
+        raise ClusterError(f"cannot use the store {folder / RECORDS}: {error}; {what}") from error
 
     def end() -> None:
         store.close()  # hands its last `done` calls to the loop, which makes them before it stops

@@ -62,6 +62,13 @@ class Past:
     early: Sequence[Reply] = ()
     spooled: Sequence[Reply] = ()
 
+    def keys(self) -> Iterator[int]:
+        """Yield the keys of all contents that are named here."""
+        yield from (reply.content.transfer for reply in (*self.early, *self.spooled))
+        for task in self.tasks:
+            if task.submit is not None:
+                yield from (content.transfer for content in task.submit.contents)
+
 
 class Restoring:
     """Fills the tables from the past, then lets agents and clients return."""

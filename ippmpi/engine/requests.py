@@ -7,11 +7,11 @@ Whoever claims a request decides its fate: the main thread, which then runs it, 
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ippmpi import clock
 from ippmpi.engine.memory import Arriving
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Assigned, Content, ContentReady, Failure, Message, Reply, Revoke, Run
@@ -63,6 +63,9 @@ class Work(NamedTuple):
     op: str
     content: Buffer | Failure
     sole: bool = False
+
+
+LOST = "it has run, and its result is lost: the controller that took it could not store it, and was then killed"
 
 
 class Request:
@@ -133,7 +136,7 @@ class Requests:
     # --- the loop: messages ----------------------------------------------------------------------
 
     def on_run(self, delivery: Delivery) -> None:
-        """Queue a request; drop one that is or was here already."""
+        """Queue a request; drop one that is here already. One that was here is answered: whoever asks has no result."""
         run = delivery.message
         assert isinstance(run, Run)
         known = self._known.get(run.task)
@@ -141,6 +144,8 @@ class Requests:
             self._refresh(known, run)
         elif self._finished.get(run.task) != run.attempt:
             self._queue(run, sole=not self._unanswered and delivery.settled)
+        else:  # the hub drops this if it has a reply; one that was restored from a store with gaps would wait for ever
+            self._fail(run.task, LOST, run.attempt)
         delivery.done()
 
     def _queue(self, run: Run, *, sole: bool) -> None:
@@ -226,10 +231,12 @@ class Requests:
             request.arriving.close()
             request.arriving = None
         self._hand_over()
-        now = time.time()
-        failure = Failure("TaskAborted", "taken back before it started", kind="TaskAborted")
-        place = self._performer.place
-        self._reply(Reply(request.task, self._performer.engine, Content(), place(failure), now, now))
+        self._fail(request.task, "taken back before it started")
+
+    def _fail(self, task: str, why: str, attempt: int = 0) -> None:
+        now = clock.now()
+        failure = self._performer.place(Failure("TaskAborted", why, kind="TaskAborted"))
+        self._reply(Reply(task, self._performer.engine, Content(), failure, now, now, attempt))
 
     def on_assigned(self, delivery: Delivery) -> None:
         """Learn this engine's id."""

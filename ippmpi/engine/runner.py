@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
+from ippmpi import clock
 from ippmpi.engine.failures import describe
 from ippmpi.engine.interrupts import Interrupts
 from ippmpi.engine.memory import store
@@ -71,7 +71,7 @@ class Runner:
 
     def run(self, task: str, op: str, content: Buffer | Failure) -> Outcome:
         """Do *op* with what the blob *content* holds; never raises. A failure instead of content is passed on."""
-        started = time.time()
+        started = clock.now()
         self.task = task
         self._namespace.origin = task.rpartition("-")[0]
         value: object = None
@@ -146,7 +146,7 @@ class Runner:
                 failure = _unsendable(value, error)
         if failure is not None:
             failure = self.place(failure)
-        return Outcome(Reply(task, self.engine, content, failure, started, time.time()), memory)
+        return Outcome(Reply(task, self.engine, content, failure, started, clock.now()), memory)
 
     def place(self, failure: Failure) -> Failure:
         """Say in *failure* that it happened here."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from ippmpi import clock
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
 from ippmpi.store import missed
@@ -104,7 +104,8 @@ class Database:
         if version not in (0, SCHEMA_VERSION):
             raise sqlite3.DatabaseError(f"it is a store of version {version}, this is version {SCHEMA_VERSION}")
         self._db.executescript(SCHEMA)
-        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:  # else nothing is written: the disk may be full
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         page = self._db.execute("PRAGMA page_size").fetchone()[0]
         self._db.execute(f"PRAGMA max_page_count = {limits.file_bytes // page}")
         if restore:
@@ -112,7 +113,7 @@ class Database:
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
         else:
-            self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (time.time(),))
+            self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (clock.now(),))
             self._db.execute("DELETE FROM replies WHERE task NOT IN (SELECT task FROM requests)")
             self._db.execute("DELETE FROM engines")
             self._db.execute("UPDATE replies SET spooled = 0 WHERE spooled")
@@ -136,12 +137,12 @@ class Database:
         records = list(records)
         requests, replies, closed, added = _rows(records)
         outputs = _output_rows(records, closed)
-        marks = [(task, client_of(task), time.time(), ROW_BYTES) for task in lost]
+        marks = [(task, client_of(task), clock.now(), ROW_BYTES) for task in lost]
         with self._transaction() as db:
             db.executemany(ADD_REQUEST, requests)
             db.executemany(ADD_REPLY, replies)
             db.executemany(ADD_OUTPUT, outputs)
-            db.executemany(CLOSE_REQUEST, [(task, size, time.time()) for task, size in closed.items()])
+            db.executemany(CLOSE_REQUEST, [(task, size, clock.now()) for task, size in closed.items()])
             db.executemany(MARK_LOST, marks)
             for _, message in records:
                 if type(message) is EnginesChanged:
@@ -184,7 +185,7 @@ class Database:
         self._count, self._bytes = self._db.execute(query).fetchone()
 
     def _drop(self, requests: int, size: int) -> int:
-        oldest = time.time() - self._limits.age_s
+        oldest = clock.now() - self._limits.age_s
         chosen: list[tuple[str]] = []
         count, total = self._count, self._bytes
         query = "SELECT task, size, finished FROM requests WHERE finished IS NOT NULL ORDER BY finished"

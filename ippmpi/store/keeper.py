@@ -24,13 +24,14 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from ippmpi import clock
 from ippmpi.core.effects import Keep
 from ippmpi.core.restoring import Past
 from ippmpi.store import database
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection, StoreLimits
 from ippmpi.store.reopening import reopen
-from ippmpi.wire.messages import EnginesChanged, Reply
+from ippmpi.wire.messages import EngineRecord, EnginesChanged, Reply
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ GATHER_S = 0.025
 PRUNE_EVERY_S = 60.0
 DROP_EVERY_S = 0.5
 """How often pruning is tried while the store is over a limit: what runs cannot be dropped, and looking has a price."""
+
+CALM_S = 5.0
+"""A store that failed is called well again after so long without a failure: at the brink every other write fails."""
 
 LOST_REMEMBERED = 10_000
 CLOSE_TIMEOUT_S = 30.0
@@ -70,8 +74,11 @@ class Store:
         limits: StoreLimits | None = None,
         *,
         restore: bool = False,
+        records: bool = True,
     ) -> None:
         """Open or make the file at *path* and start the thread; *call_soon* is the loop's.
+
+        Without *records* only the engines are kept, no requests and replies.
 
         With *restore* ``past`` is what a controller that was killed has left in it; a file that is damaged is put
         aside, and what can be read goes on.
@@ -81,6 +88,7 @@ class Store:
         """
         self._path = path
         self._call_soon = call_soon
+        self._records = records
         self._limits = limits or StoreLimits()
         self.past = Past()
         if restore:
@@ -92,9 +100,11 @@ class Store:
         self._hurry = threading.Event()
         self._lost: dict[str, None] = {}
         self._question: _Question | None = None
+        self._owed: dict[int, EngineRecord | None] = {}  # engines that have joined, or (None) left, and are not written
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
         self._writable = True
+        self._failed = 0.0
         self.losses = 0  # how often something was dropped that somebody may still ask for
         self._thread = threading.Thread(target=self._run, name="ippmpi-store", daemon=True)
         self._thread.start()
@@ -105,7 +115,10 @@ class Store:
         if not isinstance(message, database.Kept):
             kinds = "Submit, Reply, Replies, Output, Display and EnginesChanged"
             raise TypeError(f"the store keeps {kinds}, not {type(message).__name__}")
-        self._queue.put((time.time(), message, done))
+        if not self._records and not isinstance(message, EnginesChanged):
+            self._call_soon(done)
+            return
+        self._queue.put((clock.now(), message, done))
         if isinstance(message, EnginesChanged):
             self._hurry.set()  # rare, and what a controller that is restored cannot do without
 
@@ -139,8 +152,8 @@ class Store:
 
     @property
     def writable(self) -> bool:
-        """Whether the last transaction was written."""
-        return self._writable
+        """Whether what is kept now is likely to be found again."""
+        return self._writable and self._records
 
     def load(self) -> list[RequestRecord]:
         """Return all requests that are written, in the order of their arrival, without their replies."""
@@ -211,35 +224,48 @@ class Store:
 
     def _write(self, entries: list[_Entry]) -> None:
         try:
-            self._database.write([entry[:2] for entry in entries], self._lost)
+            self._database.write([*self._debts(), *(entry[:2] for entry in entries)], self._lost)
             self._lost.clear()
-            self._report(True)
+            self._owed.clear()
+            self._report(None)
         except (sqlite3.Error, ValueError, OverflowError) as error:
             self._lose(entries)
-            self._report(False, error)
+            self._report(error)
         self._prune()
+
+    def _debts(self) -> list[tuple[float, database.Kept]]:
+        """Return what is to be written before anything else: a restored controller needs to know the engines."""
+        if not self._owed:
+            return []
+        joined = [record for record in self._owed.values() if record is not None]
+        left = [engine for engine, record in self._owed.items() if record is None]
+        return [(clock.now(), EnginesChanged(joined, left, [""] * len(left)))]
 
     def _lose(self, entries: list[_Entry]) -> None:
         self.losses += 1
         for _, message, _ in entries:
-            if not isinstance(message, EnginesChanged):
+            if isinstance(message, EnginesChanged):
+                self._owed |= {record.id: record for record in message.joined} | dict.fromkeys(message.left)
+            else:
                 self._lost[message.task] = None
         while len(self._lost) > LOST_REMEMBERED:
             del self._lost[next(iter(self._lost))]
 
-    def _report(self, writable: bool, error: Exception | None = None) -> None:
+    def _report(self, error: Exception | None) -> None:
         """Log a change for the worse or the better, not every failure."""
-        if writable == self._writable:
-            return
-        self._writable = writable
-        if writable:
+        now = time.monotonic()
+        if error is not None:
+            self._failed = now
+            if self._writable:
+                self._writable = False
+                log.error(
+                    "cannot write the store %s: %s; the work goes on, but its records are lost until there is room",
+                    self._path,
+                    error,
+                )
+        elif not self._writable and now - self._failed >= CALM_S:
+            self._writable = True
             log.warning("the store %s can be written again", self._path)
-        else:
-            log.error(
-                "cannot write the store %s: %s; the work goes on, but its records are lost until there is room",
-                self._path,
-                error,
-            )
 
     def _prune(self) -> None:
         now = time.monotonic()

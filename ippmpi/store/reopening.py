@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 DAMAGES = (sqlite3.Error, msgspec.MsgspecError, ProtocolError, ValueError, TypeError, OverflowError)
 
+NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_SHM", "SQLITE_IOERR_WRITE")
+"""What SQLite's errors are called when the disk is full: the file is as good as before."""
+
 TABLES = ("requests", "replies", "outputs", "engines")
 LOG_FILES = ("", "-wal", "-shm")
 
@@ -28,11 +31,13 @@ def reopen(path: Path, limits: StoreLimits) -> tuple[Database, Past]:
     """Open the store at *path* and read it; if it is damaged, put it aside and copy what can be read to a new one.
 
     Raises:
-        sqlite3.Error, OSError: not even a new file can be made.
+        sqlite3.Error, OSError: not even a new file can be made, or the disk is full. Then nothing was changed.
     """
     try:
         return _opened(path, limits)
     except DAMAGES as error:
+        if getattr(error, "sqlite_errorname", "").startswith(NO_ROOM):
+            raise
         aside = _put_aside(path)
         log.error("the store %s is damaged (%s): it is kept as %s, what can be read of it goes on", path, error, aside)
     with contextlib.suppress(*DAMAGES):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from helpers import eventually
@@ -342,12 +343,17 @@ def test_a_crashed_cluster_is_never_trusted_and_cleaned_up(make: Make, tmp_path:
     rc.close()
     assert cluster.controller is not None
     assert cluster.engine_set is not None
+    folder = connection.controller_folder_path(connection.folder_key(cluster.to_record().token))
+    assert folder.exists()
     os.kill(cluster.controller.identity.pid, signal.SIGKILL)
     eventually(lambda: not cluster.running)
+    record = msgspec.structs.replace(cluster.to_record(), folders=[])  # killed before it had written them down
+    files.write(cluster.cluster_file, record)
     with pytest.raises(ClusterError, match=r"'x' .* is not running: its controller has ended without a stop"):
         Cluster.from_file(cluster.cluster_file)
     eventually(lambda: cluster.engine_set and cluster.engine_set.state is State.AFTER, what="its engines were ended")
     assert left(tmp_path) == []
+    assert not folder.exists()
     again = make(cluster_id="x")
     assert again.start_and_connect_sync().ids == [0]
 
@@ -366,6 +372,22 @@ def test_a_controller_started_by_hand_can_be_used_and_is_not_started_twice(make:
     finally:
         found.stop_cluster_sync()
     assert not by_hand.running
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_of_a_controller_started_by_hand_nothing_stays_after_a_stop(tmp_path: Path, signum: signal.Signals) -> None:
+    command = [sys.executable, "-P", "-m", "ippmpi.controller", "--profile-dir", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        file = connection.path(tmp_path, "client")
+        eventually(lambda: file.exists() and connection.load(file, "client"), what="it is there")
+        folder = connection.controller_folder_path(connection.load(file, "client").folder_key)
+        cluster = Cluster.from_connection(profile_dir=tmp_path)
+        assert folder.exists()
+        process.send_signal(signum)
+        process.wait(10)
+    cluster.stop_cluster_sync()
+    assert left(tmp_path) == []
+    assert not folder.exists()
 
 
 def test_the_manager_lists_running_clusters_of_all_profiles(

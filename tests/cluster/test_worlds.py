@@ -10,9 +10,14 @@ from typing import NoReturn
 import pytest
 
 import ippmpi as ipp
-from clusters import running
+from clusters import defined, running
 from helpers import eventually
 from ippmpi.client.worlds import WorldState
+
+NAMES = defined("""
+    def there(name):
+        return name in globals()
+""")
 
 
 @pytest.mark.parametrize("engines", ["local", pytest.param("mpi", marks=pytest.mark.mpi)])
@@ -24,13 +29,14 @@ def test_a_world_starts_again_under_the_same_ids(tmp_path: Path, engines: str) -
         world, other = rc.worlds["0"], rc.worlds["1"]
         before = rc[:].apply_sync(os.getpid)
         rc[:2].push({"a": 1}, block=True)
+        assert rc[:2].apply_sync(NAMES.there, "a") == [True, True]
         world.restart(timeout=30)
         after = rc[:].apply_sync(os.getpid)
         assert not set(after[:2]) & set(before[:2])
         assert after[2] == before[2]
         assert (world.state, world.ids) == (WorldState.RUNNING, [0, 1])
         assert other.state is WorldState.RUNNING
-        assert rc[:2].apply_sync(eval, "'a' in globals()") == [False, False]
+        assert rc[:2].apply_sync(NAMES.there, "a") == [False, False]
 
 
 def test_a_world_that_has_died_starts_again(tmp_path: Path) -> None:

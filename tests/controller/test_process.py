@@ -18,7 +18,6 @@ from controller.fakes import Bytes
 from controller.running import Caller, Client, EchoAgent, Running
 from helpers import eventually
 from ippmpi import connection
-from ippmpi.controller.place import private_key
 from ippmpi.net.conversation import Conversation
 from ippmpi.net.keys import KeyPair, keypair
 from ippmpi.net.link import LinkState
@@ -63,7 +62,7 @@ def running(start: Start) -> Running:
 
 
 def folder_of(running: Running) -> Path:
-    return connection.node_folder_path(private_key(running.connection("client").folder_key))
+    return connection.node_folder_path(connection.private_key(running.connection("client").folder_key))
 
 
 def with_engines(running: Running, stack: ExitStack, size: int = 1, *, tcp: bool = False) -> tuple[Client, EchoAgent]:
@@ -312,7 +311,7 @@ def test_only_what_was_killed_can_be_restored(start: Start) -> None:
     assert "only one that has ended without a stop can be restored" in second.text
     first.process.kill()
     first.process.wait(10)
-    folder = connection.node_folder_path(private_key(at.folder_key))
+    folder = connection.node_folder_path(connection.private_key(at.folder_key))
     (folder / "secret.key").unlink()
     third = start("--restore")
     assert third.process.wait(10) == 1

@@ -257,3 +257,10 @@ def test_what_had_ended_is_not_started_again_and_can_be_depended_on() -> None:
     back(house, [], [])
     assert house.sent(Run, ever=True) == []
     assert house.query("result_status", ["alice-1"])["completed"] == ["alice-1"]
+
+
+def test_the_past_names_all_its_contents() -> None:
+    submit = Submit("c1-1", "apply", [0], [Content(b"x"), Content(size=9, transfer=5)])
+    tasks = [PastTask("c1-1", Peer("client:c1"), {}, submit), PastTask("c1-2", Peer("client:c1"), {0: True})]
+    early = [Reply("c1-3", 0, Content(size=9, transfer=7))]
+    assert set(Past([], tasks, early, [3]).keys()) == {0, 3, 5, 7}

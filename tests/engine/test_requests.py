@@ -144,6 +144,21 @@ def test_a_task_runs_once_however_often_it_is_sent(agent: Agent) -> None:
     assert not agent.requests.news()
 
 
+def test_a_request_whose_reply_was_acknowledged_is_answered_and_not_run(agent: Agent) -> None:
+    agent.say(Run("a", "apply", [3], [Content()], 2))
+    assert agent.take().task == "a"
+    assert agent.requests.replied("a") == 2
+    agent.say(Run("a", "apply", [3], [Content()], 2))
+    assert agent.replies == []  # the first one is on its way
+    agent.requests.acknowledged("a", 2)
+    agent.say(Run("a", "apply", [3], [Content()], 2))
+    assert not agent.requests.news()
+    (reply,) = agent.replies
+    assert (reply.task, reply.attempt) == ("a", 2)
+    assert reply.failure is not None
+    assert "its result is lost" in reply.failure.evalue
+
+
 def test_another_attempt_at_a_task_runs_whether_or_not_the_reply_to_the_first_is_acknowledged(agent: Agent) -> None:
     agent.run("a")
     agent.run("b")

@@ -16,9 +16,22 @@ import pytest
 from helpers import eventually
 from ippmpi.core.effects import Keep
 from ippmpi.ids import TaskId
+from ippmpi.store import keeper
 from ippmpi.store.keeper import Store
 from ippmpi.store.records import RequestRecord, RequestState, Selection, StoreLimits
-from ippmpi.wire.messages import Content, Display, EngineLost, Failure, Output, Placement, Replies, Reply, Submit
+from ippmpi.wire.messages import (
+    Content,
+    Display,
+    EngineLost,
+    EngineRecord,
+    EnginesChanged,
+    Failure,
+    Output,
+    Placement,
+    Replies,
+    Reply,
+    Submit,
+)
 
 CLIENT = "0123456789ab"
 
@@ -61,8 +74,8 @@ def dones() -> Dones:
 
 
 @contextlib.contextmanager
-def opened(path: Path, dones: Dones, limits: StoreLimits | None = None) -> Iterator[Store]:
-    store = Store(path, dones.call_soon, limits)
+def opened(path: Path, dones: Dones, limits: StoreLimits | None = None, *, restore: bool = False) -> Iterator[Store]:
+    store = Store(path, dones.call_soon, limits, restore=restore)
     try:
         yield store
     finally:
@@ -154,6 +167,14 @@ def test_only_requests_and_ends_are_kept(tmp_path: Path, dones: Dones) -> None:
         store.keep(Keep(TaskId("t"), EngineLost("w", 0, "killed")), dones.one)
 
 
+def test_a_store_without_records_says_that_all_is_done(tmp_path: Path, dones: Dones) -> None:
+    with contextlib.closing(Store(tmp_path / "s", dones.call_soon, records=False)) as store:
+        keep(store, dones, submit(1, [0]), reply(1, 0))
+        assert store.load() == []
+        assert store.result(f"{CLIENT}-1") is None
+        assert store.replies(f"{CLIENT}-1") == []
+
+
 def test_what_is_queued_together_is_one_transaction(tmp_path: Path, dones: Dones) -> None:
     with opened(tmp_path / "s", dones) as store:
         for number in range(500):
@@ -239,8 +260,9 @@ def test_what_is_too_old_goes_at_the_next_look(tmp_path: Path, dones: Dones) -> 
 
 
 def test_a_full_disk_loses_records_but_not_the_work(
-    tmp_path: Path, dones: Dones, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, dones: Dones, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keeper, "CALM_S", 0.0)
     big = Content(b"x" * 60_000, 60_000)
     with opened(tmp_path / "s", dones, StoreLimits(file_bytes=1 << 20)) as store:
         keep(store, dones, submit(1, [*range(30)]))
@@ -322,3 +344,29 @@ def test_output_counts_for_the_limit_and_goes_with_its_request(tmp_path: Path, d
         assert store.result(f"{CLIENT}-2") is not None
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT DISTINCT task FROM outputs").fetchall() == [(f"{CLIENT}-2",)]
+
+
+def test_at_the_brink_of_a_full_disk_the_log_has_one_line(
+    tmp_path: Path, dones: Dones, caplog: pytest.LogCaptureFixture
+) -> None:
+    big = Content(b"x" * 60_000, 60_000)
+    with opened(tmp_path / "s", dones, StoreLimits(file_bytes=1 << 20)) as store:
+        for number in range(40):
+            keep(store, dones, submit(2 * number, [0]))  # small enough, always
+            keep(store, dones, reply(2 * number, 0, content=big))
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
+
+
+def test_engines_that_join_while_the_disk_is_full_are_written_as_soon_as_there_is_room(
+    tmp_path: Path, dones: Dones
+) -> None:
+    path, task = tmp_path / "s", TaskId(f"{CLIENT}-1")
+    with opened(path, dones, StoreLimits(file_bytes=1 << 20)) as store:
+        keep(store, dones, Keep(task, EnginesChanged([EngineRecord(n, n, "w", "h", 7) for n in range(3)], [], [])))
+        records = [EngineRecord(n, n, "w" * 1000, "h", 8) for n in range(3, 2000)]
+        keep(store, dones, Keep(task, EnginesChanged(records, [1], ["lost"])))
+        keep(store, dones, Keep(task, EnginesChanged([], [*range(5, 2000)], [""] * 1995)))
+        keep(store, dones, submit(1, [0]))
+    with opened(path, dones, restore=True) as store:
+        assert [engine.id for engine in store.past.engines] == [0, 2, 3, 4]
+        assert len(store.past.tasks) == 1
