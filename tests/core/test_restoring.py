@@ -263,4 +263,5 @@ def test_the_past_names_all_its_contents() -> None:
     submit = Submit("c1-1", "apply", [0], [Content(b"x"), Content(size=9, transfer=5)])
     tasks = [PastTask("c1-1", Peer("client:c1"), {}, submit), PastTask("c1-2", Peer("client:c1"), {0: True})]
     early = [Reply("c1-3", 0, Content(size=9, transfer=7))]
-    assert set(Past([], tasks, early, [3]).keys()) == {0, 3, 5, 7}
+    spooled = [Reply("c1-2", 0, Content(size=9, transfer=3))]
+    assert set(Past([], tasks, early, spooled).keys()) == {0, 3, 5, 7}
