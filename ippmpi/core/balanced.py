@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ippmpi.core.ahead import Ahead
 from ippmpi.core.deadlines import Deadlines
 from ippmpi.core.dependency import Condition, Location, Verdict
 from ippmpi.core.effects import Effect, Release
@@ -35,6 +36,7 @@ class Scheduler:
         self._engines: dict[EngineId, Engine] = {}  # those that take work
         self.dependents: dict[TaskId, dict[TaskId, BalancedTask]] = {}
         self.deadlines = Deadlines()
+        self.ahead = Ahead(ledger)
 
     # --- tasks come ---
 
@@ -105,6 +107,7 @@ class Scheduler:
             self.deadlines.clear(task)
             task.assign(engine)
             ledger.load(task, engine)
+            self.ahead.given(engine)
             run = Run(task.id, task.op, [chosen], list(task.contents), task.attempt)
             yield from ledger.to_agent(engine.agent, run)
 
@@ -181,6 +184,11 @@ class Scheduler:
     def reply(self, task: BalancedTask, engine: Engine, message: Reply, event: Event) -> Iterator[Effect]:
         """End *task*, or try it elsewhere, after *engine* replied."""
         failure = message.failure
+        if event is not Event.ABORT:
+            self.ahead.learn(engine, message)
+        elif task.parts[engine.id] is State.RETURNING:
+            yield from self._hand_back(task, engine)
+            return
         if failure is None or not self._goes_on(task, engine, failure):
             yield from self._ending.end(task, engine.id, event, message)
             return
@@ -194,9 +202,18 @@ class Scheduler:
             return self._try_again(task, engine, failure)
         return self._ending.fail(task, engine.id, failure.kind, failure.evalue, event=Event.ENGINE_DIED, engine=engine)
 
+    def _hand_back(self, task: BalancedTask, engine: Engine) -> Iterator[Effect]:
+        """Put *task*, which *engine* has not begun, back to the front of the queue."""
+        self._ending.unload(task, engine)
+        task.requeue()
+        if self._ledger.owner_of(task) is None:
+            yield from self.drop(task, "TaskAborted", "taken back before it started", event=Event.ABORT)
+            return
+        yield from self._wait_again(task)
+
     def _goes_on(self, task: BalancedTask, engine: Engine, failure: Failure) -> bool:
         """Decide whether *failure* is not the end, and note where the task need not be tried again."""
-        if task.parts[engine.id] is not State.RUNNING or self._ledger.owner_of(task) is None:
+        if task.parts[engine.id] is State.RECALLED or self._ledger.owner_of(task) is None:
             return False
         if failure.kind == "UnmetDependency":
             task.refused_by |= {engine}
@@ -211,6 +228,9 @@ class Scheduler:
         task.last_failure = f"{failure.ename}: {failure.evalue}"
         self._ending.unload(task, engine)
         task.requeue()
+        return self._wait_again(task)
+
+    def _wait_again(self, task: BalancedTask) -> Iterator[Effect]:
         self._start_clock(task)
         if task.follow is None:
             return self._place(task, again=True)
@@ -218,11 +238,17 @@ class Scheduler:
         return self._consider(task)  # what it follows may be gone by now
 
     def expire(self) -> Iterator[Effect]:
-        """Fail the tasks that have waited too long."""
+        """Fail the tasks that have waited too long, take back those that wait behind long ones."""
         for task in self.deadlines.expired(self._ledger.now):
             what = "its dependencies were not met" if task.id in self._ledger.queue.held else "no engine was free"
             last = f"; before that: {task.last_failure}" if task.last_failure else ""
             yield from self.drop(task, "TaskTimeout", f"{what} within {task.timeout_s:g} s{last}")
+        yield from self.ahead.recall()
+
+    def next_deadline(self) -> float | None:
+        """Return when ``expire`` has something to do."""
+        dues = [due for due in (self.deadlines.next(), self.ahead.due) if due is not None]
+        return min(dues, default=None)
 
     # --- engines come and go ---
 

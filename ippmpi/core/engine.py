@@ -48,7 +48,8 @@ class Engine:
     """One process of one rank. A restarted rank is another Engine, also when it gets the same id."""
 
     __slots__ = (
-        "adopted", "agent", "balanced", "completed", "direct", "host", "id", "pid", "rank", "recent", "state", "world",
+        "adopted", "agent", "ahead", "balanced", "completed", "direct", "host", "id", "moved", "pace_s", "pid", "rank",
+        "recent", "state", "world",
     )  # fmt: skip
 
     def __init__(self, agent: Peer, world: WorldId, record: EngineRecord, recent: int) -> None:
@@ -63,6 +64,9 @@ class Engine:
         self.direct: dict[TaskId, Task] = {}
         self.balanced: dict[TaskId, BalancedTask] = {}
         self.completed = 0
+        self.ahead = 1  # how many balanced tasks it may hold
+        self.pace_s = 0.0  # what one takes, see ``ahead.py``
+        self.moved = 0.0  # when it got its first one, or ended one
         self.adopted = 0  # balanced tasks that it had when the hub came back
         self.recent: deque[TaskId] = deque(maxlen=recent)
 

@@ -110,7 +110,7 @@ class Hub:
 
     def next_deadline(self) -> float | None:
         """Return when ``tick`` has something to do."""
-        return self.scheduler.deadlines.next()
+        return self.scheduler.next_deadline()
 
     # --- messages ---
 

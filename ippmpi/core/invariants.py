@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ippmpi.core.ahead import MOST_AHEAD
 from ippmpi.core.dependency import Verdict
 from ippmpi.core.engine import Engine, EngineState
 from ippmpi.core.hub import Hub
-from ippmpi.core.ledger import AHEAD, Ledger
+from ippmpi.core.ledger import Ledger
 from ippmpi.core.task import ENDED, HANDED, NOWHERE, BalancedTask, State, Task
 
 
@@ -40,7 +41,7 @@ def _check_task(task: Task, ledger: Ledger, waiting: set[int]) -> None:
 
 def _check_engine(engine: Engine, ledger: Ledger) -> None:
     assert engine.state in (EngineState.ALIVE, EngineState.STOPPING), f"{engine} is {engine.state}"
-    assert len(engine.balanced) <= AHEAD + engine.adopted, f"{engine} holds {list(engine.balanced)}"
+    assert len(engine.balanced) <= MOST_AHEAD + engine.adopted, f"{engine} holds {list(engine.balanced)}"
     for task in (*engine.direct.values(), *engine.balanced.values()):
         assert ledger.tasks.get(task.id) is task, f"{engine} holds {task.id}, which has ended"
         assert task.parts[engine.id] in HANDED, f"{engine} holds {task.id}, which is {task.parts[engine.id]} there"

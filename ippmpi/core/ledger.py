@@ -18,9 +18,6 @@ from ippmpi.core.world import World
 from ippmpi.ids import EngineId, Peer, TaskId, WorldId
 from ippmpi.wire.messages import Content, Display, Message, Output, Reply
 
-AHEAD = 1
-"""How many balanced tasks an engine may hold at a time: it gets the next one when it has replied."""
-
 
 @dataclass(slots=True)
 class Client:
@@ -139,7 +136,9 @@ class Ledger:
         for engine in self._unreported:
             if engine.state is EngineState.ALIVE:
                 balanced = len(engine.balanced)
-                room = 0 if self.returning else max(0, AHEAD - balanced)  # an agent may return with any waiting task
+                room = max(0, engine.ahead - balanced)
+                if self.returning:  # an agent may return with any waiting task
+                    room = 0
                 self.policy.update(engine.id, len(engine.direct), balanced, room)
         self._unreported.clear()
 

@@ -25,6 +25,8 @@ class State(Enum):
     """Handed to an engine, which may still queue it."""
     RECALLED = "recalled"
     """Handed to an engine and asked back; whichever comes first, it ends, and is not tried again."""
+    RETURNING = "returning"
+    """Handed to an engine and asked back, to be given to another if it has not begun."""
     DONE = "done"
     FAILED = "failed"
     ABORTED = "aborted"
@@ -38,6 +40,7 @@ class Event(Enum):
 
     ASSIGN = "assign"
     RECALL = "recall"
+    RECLAIM = "reclaim"
     REQUEUE = "requeue"
     FINISH = "finish"
     FAIL = "fail"
@@ -57,6 +60,12 @@ TRANSITIONS = {
     (State.RUNNING, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.ABORT): State.ABORTED,
     (State.RUNNING, Event.ENGINE_DIED): State.LOST,
+    (State.RUNNING, Event.RECLAIM): State.RETURNING,
+    (State.RETURNING, Event.RECALL): State.RECALLED,
+    (State.RETURNING, Event.REQUEUE): State.WAITING,
+    (State.RETURNING, Event.FINISH): State.DONE,
+    (State.RETURNING, Event.FAIL): State.FAILED,
+    (State.RETURNING, Event.ENGINE_DIED): State.LOST,
     (State.RECALLED, Event.RECALL): State.RECALLED,
     (State.RECALLED, Event.FINISH): State.DONE,
     (State.RECALLED, Event.FAIL): State.FAILED,
@@ -64,7 +73,7 @@ TRANSITIONS = {
     (State.RECALLED, Event.ENGINE_DIED): State.LOST,
 }
 
-HANDED = frozenset({State.RUNNING, State.RECALLED})
+HANDED = frozenset({State.RUNNING, State.RETURNING, State.RECALLED})
 """The part is on an engine and counts as its load."""
 
 ENDED = frozenset({State.DONE, State.FAILED, State.ABORTED, State.LOST})
