@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,9 @@ FIRST_LOOK_S = 5.0
 
 ALONE_S = 15 * 60.0
 """Seconds after which an engine whose agent is gone leaves."""
+
+TOGETHER_S = 0.001
+"""How long the answer to a quick task waits for those of the next ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,21 +147,30 @@ class Engine:
         self._interrupts.install()
         self._connect()
         self._output.prepare()
-        runner, requests, post = self._runner, self._requests, self._link.call_soon
+        requests, link = self._requests, self._link
         while not requests.stopped:
-            self._link.drive(requests.news)
-            work = requests.take()
-            if work is not None:  # it was not taken back
-                if not work.sole:
-                    self._output.begin(work.task)
-                outcome = runner.run(work.task, work.op, work.content)
-                del work  # or its content would live until the next one comes
-                post(partial(self._send, outcome.reply, outcome.memory))
-                del outcome
-                self._interrupts.restore()
+            link.drive(requests.news)
+            self._run_some()
+            if requests.news():
+                link.turn()  # what was answered leaves, what was taken back is
         self._interrupts.leave()
         self._link.close()
         return self._ended_because
+
+    def _run_some(self) -> None:
+        """Run what is there, one after the other, until the first answers should leave."""
+        runner, requests, post = self._runner, self._requests, self._link.call_soon
+        until = time.monotonic() + TOGETHER_S
+        while (work := requests.take()) is not None:
+            if not work.sole:
+                self._output.begin(work.task)
+            outcome = runner.run(work.task, work.op, work.content)
+            del work  # or its content would live until the next one comes
+            post(partial(self._send, outcome.reply, outcome.memory))
+            del outcome
+            self._interrupts.restore()
+            if time.monotonic() >= until:
+                return
 
     def _stop(self) -> None:
         """Stop, from a signal handler in the main thread, which may be asleep in the loop."""

@@ -85,22 +85,38 @@ class Driver:
         No exception may be raised into this thread meanwhile (a signal handler must not raise).
         """
         loop = self._loop
-        if not self._lock.acquire(blocking=False):
-            self._wanted = True
-            loop.call_soon(_nothing)
-            self._lock.acquire()
-            self._wanted = False
-        self._driving = True
+        self._take_over()
         try:
             while not until() and not loop.stopped:
                 if not loop.work() and not until() and not loop.stopped:
                     loop.sleep()
         finally:
-            self._turns += 1
-            self._driving = False
-            self._lock.release()
-            if self._parked or loop.stopped:
-                self._call.set()
+            self._hand_back()
+
+    def turn(self) -> None:
+        """Run one round of the loop on this thread, without waiting for anything; else as ``drive``."""
+        self._take_over()
+        try:
+            if not self._loop.stopped:
+                self._loop.sleep(wait=False)
+                self._loop.work()
+        finally:
+            self._hand_back()
+
+    def _take_over(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._wanted = True
+            self._loop.call_soon(_nothing)
+            self._lock.acquire()
+            self._wanted = False
+        self._driving = True
+
+    def _hand_back(self) -> None:
+        self._turns += 1
+        self._driving = False
+        self._lock.release()
+        if self._parked or self._loop.stopped:
+            self._call.set()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread's end, if it is not this one; return whether it has ended."""

@@ -347,7 +347,7 @@ class LinkThread:
         self._dial, self._on_message, self._on_state = dial, on_message, on_state
         self._linger_s = 1.0
         self._driver = Driver(self.loop, name, self._close)
-        self.drive = self._driver.drive
+        self.drive, self.turn = self._driver.drive, self._driver.turn
 
     def start(self) -> None:
         """Dial, and start the thread. (In this order: nobody may run the loop while the link is being made.)"""

@@ -210,13 +210,13 @@ class Loop:
         for flush in self._flushes:
             flush()
 
-    def sleep(self) -> None:
-        """Wait for the next event, and call who is to be called for it."""
+    def sleep(self, *, wait: bool = True) -> None:
+        """Wait for the next event (or only look, if not *wait*), and call who is to be called for it."""
         timeout_s = LONGEST_SLEEP_S
         if self._timers:
             timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
         self._awake = False
-        if self._soon:  # came in before _awake was cleared, so nobody wrote to the pipe
+        if self._soon or not wait:  # came in before _awake was cleared, so nobody wrote to the pipe
             timeout_s = 0.0
         ready = self._poll.poll(timeout_s * _PER_SECOND)
         self._awake = True

@@ -26,7 +26,9 @@ def test_a_reply_says_who_and_when(bench: Any) -> None:
     before = time.time()
     reply = bench.reply("apply", (time.time, (), {}), client="abc")
     assert (reply.task, reply.engine) == ("abc-1", 3)
-    assert before <= reply.started <= unpack(reply.content.inline) <= reply.completed <= time.time()  # type: ignore[operator]
+    at = unpack(reply.content.inline)
+    assert isinstance(at, float)
+    assert before - 1 < reply.started - 1 < at < reply.completed + 1 < time.time() + 2  # two clocks, which may drift
 
 
 def test_functions_see_the_namespace_of_the_engine(bench: Any, main: Any) -> None:
