@@ -77,7 +77,8 @@ def main() -> int:
     parser.add_argument("--engines", nargs="+", default=["local", "mpi"], help="launchers (default: local mpi)")
     parser.add_argument("--runs", type=int, default=20, help="kills with each launcher (default: %(default)s)")
     args = parser.parse_args()
-    return 0 if all([measured(engines, args.n, args.runs) for engines in args.engines]) else 1
+    met = [measured(engines, args.n, args.runs) for engines in args.engines]
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":
