@@ -1,9 +1,10 @@
 """Clients that do not take what they are sent as fast as it comes, or not at all: the store keeps it for them.
 
-Once ``limit_bytes`` wait for a client, results and output of its tasks are not sent any more. They are in the store,
-behind the point that it had reached then. When the client has taken what had been sent, the rest is read from there,
-page by page, until nothing is left; what comes during the last look waits here. So memory is bounded, and everything
-comes once and in order.
+Once ``limit_bytes`` wait to leave for a client, results and output of its tasks are not sent any more. (For one that
+takes them but does not acknowledge, as it is busy with a large value, it is ``MOST`` times as many.) They are in the
+store, behind the point that it had reached then. When the client has taken what had been sent, the rest is read from
+there, page by page, until nothing is left; what comes during the last look waits here. So memory is bounded, and
+everything comes once and in order.
 
 Large values wait in the spool anyhow, so their replies (which are small) stay here and come last.
 """
@@ -19,6 +20,8 @@ from ippmpi.store.missed import Missed, Point
 from ippmpi.wire.messages import Display, Message, Output, Recheck, Replies, Reply
 
 log = logging.getLogger(__name__)
+
+MOST = 4
 
 NEWS = (Reply, Replies, Output, Display)
 
@@ -75,6 +78,8 @@ class Late:
     def watch(self, speaker: Speaker, message: Message, on_ack: Callback | None) -> Callback | None:
         """Look whether *message*, which is about to be sent, is the last one for now; return what its ack does."""
         if speaker.backlog <= self._limit or not isinstance(message, NEWS) or speaker.role != "client":
+            return on_ack
+        if not speaker.stuck and speaker.backlog <= MOST * self._limit:
             return on_ack
         if speaker.name in self._clients or not self._records.writable:
             return on_ack

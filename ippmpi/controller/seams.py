@@ -37,6 +37,10 @@ class Speaker(Protocol):
         """Return how many bytes are queued that the peer has not acknowledged."""
 
     @property
+    def stuck(self) -> bool:
+        """Return whether the peer does not take what is queued, or slowly."""
+
+    @property
     def heard(self) -> float:
         """Return when it was last heard of, on the loop's clock."""
 

@@ -150,6 +150,11 @@ class Conversation:
         return self.session.backlog
 
     @property
+    def stuck(self) -> bool:
+        """Whether the peer does not take what is queued, or slowly."""
+        return self.session.stuck
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits to be sent or acknowledged."""
         return self.session.idle

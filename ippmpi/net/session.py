@@ -119,6 +119,11 @@ class Session:
         """Whether all that was ever sent had arrived when the peer spoke last."""
         return not self._unsent and self._peer_received == self._first_unacked + len(self._unacked) - 1
 
+    @property
+    def stuck(self) -> bool:
+        """Whether more messages wait to leave than are under way: the peer does not take them, or slowly."""
+        return len(self._unsent) > len(self._unacked)
+
     # --- receiving ---------------------------------------------------------------------------
 
     def take(self, batch: Batch) -> list[tuple[int, bytes]]:

@@ -14,7 +14,7 @@ from ippmpi.ids import Peer
 from ippmpi.store.missed import Missed, Point
 from ippmpi.wire.messages import Answer, Content, Message, Output, Query, Recheck, Reply
 
-LIMIT = 1000
+LIMIT = 250  # bytes that may wait to leave; four times as many may wait for an acknowledgement
 
 
 class Stage(Scene):
@@ -60,7 +60,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def test_what_a_client_does_not_take_is_left_in_the_store_until_it_does(stage: Stage) -> None:
     said = [stage.print(n) for n in range(10)]
     assert stage.got() == said[:5]  # the fifth found more than the limit waiting
-    assert stage.client.near.backlog < 2 * LIMIT
+    assert stage.client.near.backlog < 8 * LIMIT
     stage.acknowledge()
     (client, point, _) = stage.records.looks[0]
     assert (client, point) == ("ab12", Point(0, 5))  # behind what was kept when the last one was sent
@@ -85,6 +85,20 @@ def test_what_a_client_does_not_take_is_left_in_the_store_until_it_does(stage: S
     live = stage.print(13)
     assert stage.got()[-1] == live
     assert stage.records.looks == []
+
+
+def test_what_cannot_leave_counts_more_than_what_is_not_acknowledged(stage: Stage) -> None:
+    stage.client.near.lose_control()
+    said = [stage.print(n) for n in range(10)]
+    assert stage.client.near.backlog < 3 * LIMIT + 400
+    stage.client.connect()
+    stage.pump()
+    assert stage.got() == said[:2]
+    stage.acknowledge()
+    stage.found(*said[2:])
+    stage.acknowledge()
+    stage.found()
+    assert stage.got() == said
 
 
 def test_answers_are_sent_at_once(stage: Stage) -> None:

@@ -81,6 +81,14 @@ def test_an_urgent_message_overtakes_what_has_not_left() -> None:
     assert next(iter(leaving(a))).messages[0] == b"interrupt"
 
 
+def test_a_session_is_stuck_while_more_waits_to_leave_than_is_under_way() -> None:
+    a = Session()
+    a.send(b"1")
+    assert a.stuck
+    assert list(leaving(a))
+    assert not a.stuck
+
+
 def test_bytes_under_way_are_bounded_even_without_acknowledgement() -> None:
     a = Session()
     for _ in range(1000):
