@@ -253,9 +253,12 @@ class Requests:
             del self._finished[next(iter(self._finished))]
 
     def open_tasks(self) -> dict[str, int]:
-        """Return the tasks without a reply, oldest first; if there are none, the last one: its output may be left."""
+        """Return the tasks without a reply, oldest first, then those whose reply is not acknowledged, latest first.
+
+        So the first one is that to which the output belongs that is left in the pipes.
+        """
         found = {task: request.attempt for task, request in self._known.items() if not request.replied}
-        return found or {task: request.attempt for task, request in list(self._known.items())[-1:]}
+        return found | {task: r.attempt for task, r in reversed(self._known.items()) if r.replied}
 
     def finished_tasks(self) -> dict[str, int]:
         """Return the last tasks whose replies are safe."""

@@ -172,11 +172,11 @@ def test_a_new_agent_hears_what_is_open_and_what_is_not(agent: Agent) -> None:
         agent.take()
         agent.requests.replied(task)
     agent.requests.acknowledged("a")
-    assert agent.requests.open_tasks() == {"d": 0}
+    assert list(agent.requests.open_tasks()) == ["d", "c", "b"]  # their replies may be lost with the agent
     assert agent.requests.finished_tasks() == {"a": 0}
     agent.take()
     agent.requests.replied("d")
-    assert agent.requests.open_tasks() == {"d": 0}  # what it printed last may still be in the pipe
+    assert next(iter(agent.requests.open_tasks())) == "d"  # what it printed last may still be in the pipe
 
 
 def test_what_is_remembered_is_bounded(agent: Agent) -> None:
