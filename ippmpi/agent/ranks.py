@@ -205,6 +205,7 @@ class Ranks:
                 exit_code=ending.exit_code,
                 signal=ending.signal,
                 output=output,
-            )
+            ),
+            on_ack=lambda: self._registration.bury(engine),
         )
         self._lifetime.lost()

@@ -25,6 +25,7 @@ class Registration:
         self._members = members
         self._new: dict[LocalEngine, list[Callable[[], None]]] = {}
         self._known: set[LocalEngine] = set()
+        self._dying: dict[LocalEngine, None] = {}
         self._timer: Timer | None = None
         self._holds = False
 
@@ -71,9 +72,11 @@ class Registration:
     def again(self) -> None:
         """Register all once more: the controller is a new process. Those under way are sent again by the session.
 
-        Say also what they have: a controller that was restored would send it again.
+        Say also what they have: a controller that was restored would send it again. And what those had of whose loss
+        it has not heard: it would send that to others.
         """
         known = [engine for engine in self._members if engine in self._known or engine.id != UNASSIGNED]
+        known += [engine for engine in self._dying if self._members.of_rank(engine.ready.rank) is None]
         if known and not self._holds:
             message = msgspec.structs.replace(self._message(known), tasks=[engine.has() for engine in known])
             # before their replies and losses, which the session sends again too
@@ -88,8 +91,14 @@ class Registration:
         self._controller.send(msgspec.structs.replace(message, tasks=tasks) if any(tasks) else message, on_ack=on_ack)
 
     def forget(self, engine: LocalEngine) -> None:
-        """*engine* is lost."""
+        """*engine* is lost; the controller will hear of it."""
         self._known.discard(engine)
+        if engine.id != UNASSIGNED:
+            self._dying[engine] = None
+
+    def bury(self, engine: LocalEngine) -> None:
+        """The controller has heard of the loss of *engine*."""
+        self._dying.pop(engine, None)
 
     def _message(self, engines: list[LocalEngine], *, whole: bool = False) -> RegisterEngines:
         records = [
