@@ -55,6 +55,9 @@ FIRST_LOOK_S = 5.0
 ALONE_S = 15 * 60.0
 """Seconds after which an engine whose agent is gone leaves."""
 
+RENEW_S = 60.0
+"""Seconds that a request whose content broke off with an agent waits to be sent again."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -218,7 +221,9 @@ class Engine:
         self._successors.cease()
         if state is LinkState.OPEN:
             if self._conversation.fresh:  # also an agent that was started anew
-                self._requests.agent_changed()
+                waiting = self._requests.agent_changed()
+                if waiting:
+                    self._link.loop.call_later(RENEW_S, lambda: self._requests.give_up(waiting))
                 self._conversation.send(self._introduction(), urgent=True)
         elif state is LinkState.CONNECTING:
             self._wait_for_agent(ALONE_S)

@@ -205,6 +205,22 @@ def test_a_new_agent_may_use_the_numbers_of_the_old_one(agent: Agent) -> None:
     assert [unpack(agent.take().content) for _ in "ab"] == ["a", "b"]
 
 
+def test_what_a_new_agent_does_not_send_again_does_not_hold_up_the_others(agent: Agent) -> None:
+    agent.run("a", agent.memory(1))
+    agent.run("b", agent.memory(2))
+    agent.run("c")
+    waiting = agent.requests.agent_changed()
+    assert list(agent.requests.open_tasks()) == ["c"]  # a restored controller must send the others
+    agent.run("b", agent.memory(1, pack("b").join()))
+    agent.requests.give_up(waiting)
+    agent.say(ContentReady(1))
+    lost = agent.take().content
+    assert isinstance(lost, Failure)
+    assert "did not arrive" in lost.evalue
+    assert unpack(agent.take().content) == "b"
+    assert agent.take().task == "c"
+
+
 def test_a_request_sent_again_by_a_new_agent_brings_its_own_content(agent: Agent) -> None:
     agent.run("a", agent.memory(1))
     agent.run("b")
