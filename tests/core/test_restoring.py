@@ -178,6 +178,15 @@ def test_retries_that_were_used_before_a_restart_are_used(held: Held) -> None:
     assert house.failures() == [("alice-1", engine, "code")]
 
 
+def test_what_waited_for_an_engine_does_not_run_on_another_process_that_has_its_id() -> None:
+    house = restored(direct(1, [0, 1]), direct(2, [1]))
+    house.client()
+    house.took(house.hub.connected(agent(), {}))
+    house.handle(agent(), RegisterEngines("w", 2, [ENGINES[1], *records([0], pid=500)]))
+    assert [(task, engine) for task, engine, _ in house.failures()] == [("alice-1", 0)]
+    assert house.runs() == [(agent(), "alice-1", [1]), (agent(), "alice-2", [1])]
+
+
 def test_an_agent_takes_no_tasks_over_from_a_hub_that_was_not_restarted() -> None:
     house = small_house(1)
     tasks = [house.submit() for _ in range(2)]
