@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from ippmpi.agent.contents import Contents
-from ippmpi.agent.files import SOCKET, STARTERS_LOCK
+from ippmpi.agent.files import SEGMENTS, SOCKET, STARTERS_LOCK
 from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
 from ippmpi.agent.output import Outputs
@@ -106,7 +106,7 @@ class Agent:
         self._members = members = Members()
         contents = Contents(controller)
         outputs = Outputs(loop, controller)
-        self._traces = traces = Traces(loop)
+        self._traces = traces = Traces(loop, self._folder / (self._prefix + SEGMENTS))
         self._lifetime = Lifetime(loop, members, controller, progress=contents.progress, leave=loop.stop)
         post = Post(world, self._folder, self._prefix, loop, controller)
         self._ranks = ranks = Ranks(post, members, outputs, traces, self._lifetime, self._router.forget)

@@ -24,7 +24,7 @@ CONTROLLER_KILLS, SET_KILLS = 15, 4
 """In ``WINDOW_S``: fewer than the supervisor, and ``restart="always"``, put up with."""
 
 LONGEST_S = {"controller": 6.0, "agent": 6.0, "engine": 3.0, "client": 8.0}
-"""How long one is stopped: less than what would make others give it up (see ``docs/reliability.md``)."""
+"""How long one is stopped: less than what makes others give it up (``agent_gone_s``; ``REJOIN_S`` of a new agent)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,8 @@ def _problem(asked: Asked, outcome: Outcome, history: History) -> str:
     if outcome.error in BY_DEATH:
         return "" if _excused(outcome, history) else f"ended with an error that nothing excuses: {told}"
     allowed = {
-        "ValueError": asked.fails == ALWAYS or (asked.fails == FIRST and asked.retries == 0),
+        # a retry may have gone on an engine that died
+        "ValueError": asked.fails == ALWAYS or (asked.fails == FIRST and (asked.retries == 0 or bool(history.deaths))),
         "TaskAborted": asked.key in history.aborted,
         "ImpossibleDependency": any(_failed(key, history) for key in asked.after),
     }
