@@ -13,12 +13,16 @@ STAMP := $(VENV)/.ippmpi-$(MPI)
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
            $(shell find ippmpi launchers job_templates -name __pycache__ -prune -o -print)
 
-.PHONY: help demo test bench lint types install clean
+CHAOS_SECONDS ?= 1800
+SEED ?= 1
+
+.PHONY: help demo test chaos bench lint types install clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install into $(VENV), start 4 MPI ranks, run examples/quickstart.py"
 	@echo "make test    install into $(VENV), run the whole test suite"
+	@echo "make chaos   random work under random harm for CHAOS_SECONDS=$(CHAOS_SECONDS), SEED=$(SEED); then a million events of the core"
 	@echo "make bench   compare with ipyparallel and mpi4py.futures, each in its own environment"
 	@echo "make lint    ruff: format and rules"
 	@echo "make types   mypy, strict"
@@ -31,6 +35,10 @@ demo: $(STAMP)
 # -I: not the checkout's own ippmpi/ (it has no launchers/) but the installed one, which is what users get
 test: $(STAMP)
 	$(BIN)/python -Im pytest $(PYTEST)
+
+chaos: $(STAMP)
+	$(BIN)/python -P tests/chaos/run.py --seconds $(CHAOS_SECONDS) --seed $(SEED)
+	$(BIN)/python -P tests/core/long_run.py --events 1000000 --seed $(SEED)
 
 # no -P: the parts of the script lie beside it
 bench: $(STAMP)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ippmpi as ipp
+from chaos.harm import agents
 from clusters import defined, running
 from helpers import alive, eventually
 
@@ -74,6 +75,21 @@ def test_work_goes_on_when_the_controller_is_killed_under_load(tmp_path: Path, n
         assert rc[:].apply_sync(os.getpid) == pids
         once = dict.fromkeys([*names, "direct", "after0", "after1", "after2"], 1)
         assert counts(notes) == once | {"all": 4}
+
+
+def test_an_agent_that_is_killed_at_the_same_time_has_nothing_run_twice(tmp_path: Path, notes: Path) -> None:
+    profile = tmp_path / "profile"
+    with running(profile, 4, "local") as (cluster, rc):
+        balanced = rc.load_balanced_view()
+        results = [balanced.apply_async(WORK.note, str(notes), f"b{n}", 0.03) for n in range(200)]
+        for round_ in range(4):
+            eventually(lambda: sum(r.ready() for r in results) > 30 * (round_ + 1), what="work goes on")  # noqa: B023
+            (agent,) = eventually(lambda: agents(profile))
+            kill_controller(cluster)
+            os.kill(agent, signal.SIGKILL)
+            cluster.restore_controller_sync()
+        assert [r.get(timeout=30) for r in results] == [f"b{n}" for n in range(200)]
+        assert counts(notes) == dict.fromkeys((f"b{n}" for n in range(200)), 1)
 
 
 def test_large_contents_survive_wherever_they_are(tmp_path: Path) -> None:

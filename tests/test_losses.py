@@ -13,6 +13,7 @@ import pytest
 
 import ippmpi as ipp
 from cgroups import memory_group
+from chaos.harm import agents
 from clusters import defined, running
 from helpers import alive, eventually
 
@@ -164,6 +165,18 @@ def test_a_killed_world_leaves_no_shared_memory(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: rc.ids == [], timeout_s=5)
         eventually(lambda: set(os.listdir("/dev/shm")) <= before, timeout_s=5, what="its segments are gone")
+
+
+def test_a_world_that_is_killed_with_its_agent_leaves_no_shared_memory(tmp_path: Path) -> None:
+    before = set(os.listdir("/dev/shm"))
+    with running(tmp_path / "profile", 2, "mpi") as (_, rc):
+        victims = [*agents(tmp_path / "profile"), *rc[:].apply_sync(os.getpid)]
+        for pid in victims:
+            os.kill(pid, signal.SIGSTOP)  # or one would see the others die
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(alive(pid) for pid in victims))
+    assert set(os.listdir("/dev/shm")) <= before
 
 
 @pytest.mark.parametrize("engines", ["mpi", "local"])

@@ -12,6 +12,7 @@ from ippmpi.connection import take_lock
 
 SOCKET = ".agent"
 STARTERS_LOCK = ".lock"
+SEGMENTS = ".segments"
 
 
 class Lock:

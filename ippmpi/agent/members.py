@@ -58,9 +58,10 @@ class LocalEngine:
         return next(iter(self.tasks), self.last_task)
 
     def resume(self, ready: EngineReady) -> None:
-        """Know what the agent knew that this rank had before."""
+        """Know what the agent knew that this rank had before; which of its replies were failures, nobody remembers."""
         self.tasks = dict(ready.tasks)
         self.finished = dict(ready.finished)
+        self.failed = dict(list(self.finished.items())[-_FAILED:])
         self.last_task = next(reversed(self.finished), "")
 
     def begin(self, task: str, attempt: int = 0) -> None:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from ippmpi.agent.contents import Contents
-from ippmpi.agent.files import SOCKET, STARTERS_LOCK
+from ippmpi.agent.files import SEGMENTS, SOCKET, STARTERS_LOCK
 from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
 from ippmpi.agent.output import Outputs
@@ -83,7 +83,7 @@ class Agent:
             loop,
             unix=str(self._folder / (self._prefix + SOCKET)),
             on_hello=self._on_hello,
-            on_message=lambda delivery: _dispatch(self._from_engines, delivery),
+            on_message=self._hear_engine,
             on_peer=self._on_peer,
             here=self._here,
         )
@@ -95,7 +95,10 @@ class Agent:
             on_state=self._on_state,
         )
         self._wire(world)
-        self._rejoining = Rejoining(loop, self._ranks.register_whole) if replaces else None
+        self._rejoining: Rejoining | None = None
+        if replaces:
+            self._ranks.hold_registration()
+            self._rejoining = Rejoining(loop, self._ranks.register_whole)
         self._await_controller()
         starters_lock = self._folder / (self._prefix + STARTERS_LOCK)
         self._lifetime.await_first(lambda: lock_held(starters_lock))
@@ -105,7 +108,7 @@ class Agent:
         self._members = members = Members()
         contents = Contents(controller)
         outputs = Outputs(loop, controller)
-        self._traces = traces = Traces(loop)
+        self._traces = traces = Traces(loop, self._folder / (self._prefix + SEGMENTS))
         self._lifetime = Lifetime(loop, members, controller, progress=contents.progress, leave=loop.stop)
         together = Together(controller, loop.call_later)
         post = Post(world, self._folder, self._prefix, loop, controller, together)
@@ -180,6 +183,13 @@ class Agent:
         self._ranks.stop_all()
 
     # --- the engines -----------------------------------------------------------------------------
+
+    def _hear_engine(self, delivery: Delivery) -> None:
+        """Take a message; a reply waits until the controller, which may be a new one, knows who has what."""
+        if self._rejoining is not None and not isinstance(delivery.message, EngineReady):
+            self._rejoining.hold(lambda: _dispatch(self._from_engines, delivery))
+        else:
+            _dispatch(self._from_engines, delivery)
 
     def _on_engine_ready(self, delivery: Delivery) -> None:
         self._ranks.on_engine_ready(delivery)

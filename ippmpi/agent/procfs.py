@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 SEGMENTS = "/dev/shm/"
 """Where shared memory with names lives."""
@@ -16,6 +17,15 @@ _OURS = re.compile(r"(mpich_sh|ucx_shm|vader_segment|sm_segment|Intel_MPI|psm2_s
 def segments(pid: int) -> set[str]:
     """Return the paths of shared memory of MPI libraries that *pid* maps."""
     return {path for path in _mapped(pid) if _OURS.fullmatch(path.removeprefix(SEGMENTS))}
+
+
+def read_segments(notes: Path) -> set[str]:
+    """Return the paths that an agent has written to the file *notes*; other paths in it do not count."""
+    try:
+        lines = notes.read_text().splitlines()
+    except OSError:
+        return set()
+    return {path for path in lines if path.startswith(SEGMENTS) and _OURS.fullmatch(path.removeprefix(SEGMENTS))}
 
 
 def remove_segments(paths: set[str]) -> list[str]:

@@ -142,6 +142,10 @@ class Ranks:
         """The controller is a new process that knows nobody."""
         self._registration.again()
 
+    def hold_registration(self) -> None:
+        """Register nobody before ``register_whole``."""
+        self._registration.hold()
+
     def register_whole(self, late: bool) -> bool:
         """Register the ranks as all that this node has, when all are there or it is *late*; say whether it was done."""
         here = len(self._members)
@@ -190,6 +194,7 @@ class Ranks:
                 exit_code=ending.exit_code,
                 signal=ending.signal,
                 output=output,
-            )
+            ),
+            on_ack=lambda: self._registration.bury(engine),
         )
         self._lifetime.lost()

@@ -1,7 +1,8 @@
 """A new agent in the place of one that died: what the controller says waits until the node's ranks are back.
 
 The controller sends again whatever the dead agent had not acknowledged, to ranks that the new one
-does not know yet; to let it through now would lose it.
+does not know yet; to let it through now would lose it. And what ranks say that are back waits too: a controller
+that was restored in the same moment drops a reply of a rank of which it does not know yet what it has.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 Which shared memory segments they map (a killed rank leaves them behind), and how often the kernel
 had killed for lack of memory where they run. Looked at when a rank joins, and every ``SAMPLE_S``
-seconds for ranks that got work since: an idle node has no timer.
+seconds for ranks that got work since: an idle node has no timer. The segments are written down in the
+node folder too, for whoever comes after an agent that is killed together with its ranks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from pathlib import Path
 
 from ippmpi.agent import procfs
 from ippmpi.agent.seams import Loop, Timer
@@ -21,18 +24,19 @@ SAMPLE_S = 10.0
 class Traces:
     """Notes about the processes of this node's ranks, by pid."""
 
-    def __init__(self, loop: Loop) -> None:
-        """Start without notes."""
+    def __init__(self, loop: Loop, notes: Path | None = None) -> None:
+        """Start with what an agent before has written to the file *notes*."""
         self._loop = loop
+        self._notes = notes
         self._timer: Timer | None = None
         self._busy: set[int] = set()
-        self._segments: set[str] = set()
+        self._segments: set[str] = set() if notes is None else procfs.read_segments(notes)
         self._counters: dict[int, str] = {}
         self._oom_kills: dict[str, int] = {}
 
     def note(self, pid: int) -> None:
         """Look at a rank that has just joined."""
-        self._segments |= procfs.segments(pid)
+        self._note_segments(pid)
         found = procfs.oom_kills(pid)
         if found is not None:
             counter, kills = found
@@ -63,9 +67,18 @@ class Traces:
             self._timer.cancel()
         for path in procfs.remove_segments(self._segments):
             _log.debug("removed %s, left behind by a rank", path)
+        if self._notes is not None:
+            self._notes.unlink(missing_ok=True)
 
     def _sample(self) -> None:
         self._timer = None
         busy, self._busy = self._busy, set()
         for pid in busy:
-            self._segments |= procfs.segments(pid)
+            self._note_segments(pid)
+
+    def _note_segments(self, pid: int) -> None:
+        new = procfs.segments(pid) - self._segments
+        self._segments |= new
+        if new and self._notes is not None:
+            with contextlib.suppress(OSError), self._notes.open("a") as file:
+                file.write("".join(f"{path}\n" for path in sorted(new)))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import cast
 
 from ippmpi import connection, plugins
+from ippmpi.agent import procfs
+from ippmpi.agent.files import SEGMENTS
 from ippmpi.connection import lock_held
 from ippmpi.errors import LaunchError
 from ippmpi.launching import Launcher
@@ -73,6 +75,8 @@ def remove_folders(folders: Iterable[str], wait_s: float = 0.0) -> None:
         wait_unused(folder, deadline - time.monotonic())
         with contextlib.suppress(OSError):
             if folder.startswith(ours) and os.lstat(folder).st_uid == os.getuid():
+                for notes in Path(folder).glob(f"{connection.host_prefix()}{SEGMENTS}"):
+                    procfs.remove_segments(procfs.read_segments(notes))
                 shutil.rmtree(folder)
 
 

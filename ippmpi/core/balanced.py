@@ -125,6 +125,7 @@ class Scheduler:
         else:
             return False
         task.attempt = attempt
+        task.note_used(attempt)
         task.assign(engine)
         engine.adopted += 1
         self._ledger.load(task, engine)

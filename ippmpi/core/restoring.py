@@ -18,7 +18,7 @@ from ippmpi.core.effects import Effect, Replay, Send
 from ippmpi.core.engine import Engine, EngineEvent
 from ippmpi.core.ledger import Agent, Client, Ledger
 from ippmpi.core.orphans import Orphans
-from ippmpi.core.task import ENDED, NOWHERE, BalancedTask, Ended, Event, State, Task
+from ippmpi.core.task import ENDED, HANDED, NOWHERE, BalancedTask, Ended, Event, State, Task
 from ippmpi.core.world import World
 from ippmpi.ids import EngineId, Peer, TaskId, WorldId
 from ippmpi.wire.messages import (
@@ -145,10 +145,32 @@ class Restoring:
                         self._note(held, engine)
         if peer in self._ledger.returning:
             for message in self._ledger.returning.pop(peer):
-                left = _without(message, known)
+                left = self._still_wanted(message, known)
                 if left is not None:
                     yield Send(peer, left)
             yield from self._go_on()
+
+    def _still_wanted(self, message: Message, known: Mapping[EngineId, set[str]]) -> Message | None:
+        """Return *message* for those of its engines that still have to do it and do not know it; None if none has.
+
+        What has ended meanwhile, as its engine came back as another process, must not run there.
+        """
+        if not isinstance(message, Run):
+            return message
+        task = self._ledger.tasks.get(TaskId(message.task))
+        if task is None or task.attempt != message.attempt:
+            return None
+        places = [EngineId(engine) for engine in message.engines]
+        wanted = [
+            i
+            for i, place in enumerate(places)
+            if task.parts.get(place) in HANDED and message.task not in known.get(place, ())
+        ]
+        if len(wanted) == len(places):
+            return message
+        engines = [message.engines[i] for i in wanted]
+        contents = message.contents if len(message.contents) == 1 else [message.contents[i] for i in wanted]
+        return msgspec.structs.replace(message, engines=engines, contents=contents) if engines else None
 
     def _note(self, held: Held, engine: Engine) -> None:
         name = TaskId(held.task)
@@ -203,15 +225,3 @@ class Restoring:
             if not engines:
                 return
         yield Replay(peer, task, engines)
-
-
-def _without(message: Message, known: Mapping[EngineId, set[str]]) -> Message | None:
-    """Return *message* for those of its engines that do not know its task; None if all do."""
-    if not isinstance(message, Run):
-        return message
-    wanted = [i for i, engine in enumerate(message.engines) if message.task not in known.get(EngineId(engine), ())]
-    if len(wanted) == len(message.engines):
-        return message
-    engines = [message.engines[i] for i in wanted]
-    contents = message.contents if len(message.contents) == 1 else [message.contents[i] for i in wanted]
-    return msgspec.structs.replace(message, engines=engines, contents=contents) if engines else None

@@ -119,8 +119,8 @@ class BalancedTask(Task):
     """A task with one part, which the hub places; it may wait, move and be tried again."""
 
     __slots__ = (
-        "after", "candidates", "deadline", "failed_on", "follow", "inline_bytes", "last_failure", "least_attempt",
-        "refused_by", "retries", "serial", "timeout_s",
+        "after", "candidates", "deadline", "failed_on", "follow", "granted", "inline_bytes", "last_failure",
+        "least_attempt", "refused_by", "retries", "serial", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, owner: Peer, message: Submit, serial: int) -> None:
@@ -130,7 +130,7 @@ class BalancedTask(Task):
         assert placement is not None
         self.serial = serial
         self.candidates = None if placement.candidates is None else frozenset(map(EngineId, placement.candidates))
-        self.retries = placement.retries
+        self.retries = self.granted = placement.retries
         self.timeout_s = placement.timeout_s
         self.deadline: float | None = None
         self.after: Condition | None = None
@@ -150,8 +150,13 @@ class BalancedTask(Task):
     def begin_at(self, attempt: int) -> None:
         """Have no attempt below *attempt* that is not under way yet."""
         self.least_attempt = max(self.least_attempt, attempt)
+        self.note_used(attempt)
         if self.parts.get(NOWHERE) is State.WAITING:
             self.attempt = max(self.attempt, attempt)
+
+    def note_used(self, attempts: int) -> None:
+        """Grant no retry twice: before the hub was restarted there were so many *attempts* (refusals count too)."""
+        self.retries = max(0, min(self.retries, self.granted - attempts))
 
     def requeue(self) -> None:
         """Move the part from its engine back to the queue."""

@@ -59,6 +59,9 @@ ALONE_S = 15 * 60.0
 TOGETHER_S = 0.001
 """How long the answer to a quick task waits for those of the next ones."""
 
+RENEW_S = 60.0
+"""Seconds that a request whose content broke off with an agent waits to be sent again."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -227,7 +230,9 @@ class Engine:
         self._successors.cease()
         if state is LinkState.OPEN:
             if self._link.conversation.fresh:  # also an agent that was started anew
-                self._requests.agent_changed()
+                waiting = self._requests.agent_changed()
+                if waiting:
+                    self._link.loop.call_later(RENEW_S, lambda: self._requests.give_up(waiting))
                 self._link.conversation.send(self._introduction(), urgent=True)
         elif state is LinkState.CONNECTING:
             self._wait_for_agent(ALONE_S)

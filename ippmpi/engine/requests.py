@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ippmpi import clock
@@ -183,11 +183,23 @@ class Requests:
             request.content, request.arriving = fresh.content, fresh.arriving
             self._hand_over()
 
-    def agent_changed(self) -> None:
-        """Expect nothing more of what was arriving: a new agent has other numbers, and sends the requests again."""
-        for request in self._held:
+    def agent_changed(self) -> list[Request]:
+        """Expect nothing more of what was arriving: a new agent has other numbers, and sends the requests again.
+
+        Return those that wait for that.
+        """
+        waiting = [request for request in self._held if request.arriving is not None]
+        for request in waiting:
             if request.arriving is not None:
                 request.arriving.transfer = 0
+        return waiting
+
+    def give_up(self, waiting: Iterable[Request]) -> None:
+        """Fail those of *waiting* that were not sent again: others may have got them, and those behind must go on."""
+        for request in waiting:
+            if request.arriving is not None and request.arriving.transfer == 0:
+                self._complete(request, request.arriving, failed=True)
+        self._hand_over()
 
     def on_content_ready(self, delivery: Delivery) -> None:
         """Map what has arrived; the requests behind it may have waited only for it."""
@@ -274,9 +286,14 @@ class Requests:
             del self._finished[next(iter(self._finished))]
 
     def open_tasks(self) -> dict[str, int]:
-        """Return the tasks without a reply, oldest first; if there are none, the last one: its output may be left."""
-        found = {task: request.attempt for task, request in self._known.items() if not request.replied}
-        return found or {task: request.attempt for task, request in list(self._known.items())[-1:]}
+        """Return the tasks without a reply, oldest first, then those whose reply is not acknowledged, latest first.
+
+        So the first one is that to which the output belongs that is left in the pipes. Those whose content is still
+        under way are not among them: they must be sent again.
+        """
+        here = {task: request for task, request in self._known.items() if request.arriving is None}
+        found = {task: request.attempt for task, request in here.items() if not request.replied}
+        return found | {task: r.attempt for task, r in reversed(here.items()) if r.replied}
 
     def finished_tasks(self) -> dict[str, int]:
         """Return the last tasks whose replies are safe."""

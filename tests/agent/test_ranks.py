@@ -130,6 +130,26 @@ def test_a_new_controller_is_told_what_engines_have(staff: Staff, child: StartCh
     ]
 
 
+def test_a_new_controller_is_told_what_those_had_of_whose_loss_the_old_one_had_not_heard(
+    staff: Staff, child: StartChild
+) -> None:
+    process = child()
+    staff.join(process)
+    staff.number()
+    staff.controller.ack()
+    (engine,) = staff.members
+    engine.begin("a-1")
+    process.process.kill()
+    staff.loop.until(lambda: staff.controller.of(EngineLost))
+    staff.ranks.register_again()
+    (again,) = staff.controller.urgent
+    assert [(record.rank, record.pid) for record in again.engines] == [(0, process.pid)]
+    assert again.tasks == [[Held("a-1")]]
+    staff.controller.ack()
+    staff.ranks.register_again()
+    assert staff.controller.urgent == [again]
+
+
 def test_every_rank_gets_base_plus_rank(staff: Staff, child: StartChild) -> None:
     parcels = [staff.join(child(), rank, 2, 2) for rank in range(2)]
     registered = staff.number(base=10)

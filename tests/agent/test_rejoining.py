@@ -27,6 +27,7 @@ class Successor:
         )
         post = Post("w1", folder, "host", node.loop, node.controller, node.together)
         self.ranks = Ranks(post, node.members, node.outputs, Traces(node.loop), lifetime, lambda _: None)
+        self.ranks.hold_registration()
         self.rejoining = Rejoining(node.loop, self.ranks.register_whole)
         self.talks: dict[int, Talk] = {}
 
@@ -103,4 +104,16 @@ def test_output_belongs_to_the_task_that_runs_and_replies_are_passed_on_before_i
 def test_a_controller_that_was_restarted_too_hears_what_the_ranks_have(successor: Successor, child: StartChild) -> None:
     successor.back(child(), 0, 1, tasks={"a": 1}, finished={"b": 0})
     (whole,) = successor.whole()
-    assert whole.tasks == [[Held("a", 1)]]
+    assert whole.tasks == [[Held("a", 1), Held("b", 1, absent=True)]]  # that may have been a failure, to be tried again
+
+
+def test_a_controller_that_was_restored_hears_once_who_is_there_and_what_they_have(
+    successor: Successor, child: StartChild
+) -> None:
+    successor.back(child(), 0, tasks={"a": 0})
+    successor.ranks.register_again()  # the controller is a new one, too
+    assert successor.controller.of(RegisterEngines) == []
+    successor.back(child(), 1, tasks={"b": 2})
+    (only,) = successor.controller.of(RegisterEngines)
+    assert only.whole
+    assert only.tasks == [[Held("a", 0)], [Held("b", 2)]]

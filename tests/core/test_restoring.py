@@ -7,7 +7,7 @@ import pytest
 from core.house import ALICE, INLINE, House, agent, records, small_house
 from ippmpi.core.effects import Keep, Replay
 from ippmpi.core.restoring import Past, PastTask
-from ippmpi.ids import Peer
+from ippmpi.ids import Peer, TaskId
 from ippmpi.wire.messages import (
     Awaited,
     Content,
@@ -122,7 +122,7 @@ def test_an_engine_may_have_several_whose_replies_are_on_their_way() -> None:
 
 
 def test_an_adopted_task_has_the_attempt_that_its_engine_has() -> None:
-    house = restored(balanced(1, Placement(retries=1)))
+    house = restored(balanced(1, Placement(retries=3)))
     house.client()
     back(house, [Held("alice-1", 2)], [])
     house.handle(agent(), Reply("alice-1", 0, INLINE, attempt=0))
@@ -164,6 +164,27 @@ def test_a_task_that_waited_for_another_attempt_gets_one_that_no_engine_has_seen
     house.reply("alice-1", run.engines[0])
     (run,) = house.sent(Run)
     assert (run.task, run.attempt) == ("alice-3", 2)
+
+
+@pytest.mark.parametrize("held", [Held("alice-1", 2), Held("alice-1", 2, True)])
+def test_retries_that_were_used_before_a_restart_are_used(held: Held) -> None:
+    house = restored(balanced(1, Placement(retries=3)))
+    house.client()
+    back(house, [held], [])
+    for attempt in (2, 3):
+        assert house.live("alice-1")
+        engine = next(int(e) for e in house.hub.ledger.tasks[TaskId("alice-1")].parts)
+        house.handle(agent(), Reply("alice-1", engine, Content(), Failure("Oops", "", kind="code"), attempt=attempt))
+    assert house.failures() == [("alice-1", engine, "code")]
+
+
+def test_what_waited_for_an_engine_does_not_run_on_another_process_that_has_its_id() -> None:
+    house = restored(direct(1, [0, 1]), direct(2, [1]))
+    house.client()
+    house.took(house.hub.connected(agent(), {}))
+    house.handle(agent(), RegisterEngines("w", 2, [ENGINES[1], *records([0], pid=500)]))
+    assert [(task, engine) for task, engine, _ in house.failures()] == [("alice-1", 0)]
+    assert house.runs() == [(agent(), "alice-1", [1]), (agent(), "alice-2", [1])]
 
 
 def test_an_agent_takes_no_tasks_over_from_a_hub_that_was_not_restarted() -> None:
