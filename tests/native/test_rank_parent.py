@@ -47,7 +47,9 @@ def segments() -> Iterator[None]:
     before = set(SHARED_MEMORY.iterdir()) if SHARED_MEMORY.exists() else set()
     yield
     for segment in {*SHARED_MEMORY.glob("mpich_shm_*"), *SHARED_MEMORY.glob("sm_segment.*")} - before:
-        segment.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if segment.stat().st_uid == os.getuid():  # others may be at work
+                segment.unlink()
 
 
 @pytest.fixture(params=["c", "sh"])
@@ -438,8 +440,9 @@ def test_stdin_reaches_rank_0(mpirun: Start) -> None:
 def test_an_exit_code_gets_through_mpiexec(mpirun: Start, folder: Path) -> None:
     code = "MPI.COMM_WORLD.Barrier(); MPI.Finalize(); os._exit(7)"
     returned, _, err = mpirun(code).end()
-    assert returned == 7, err
-    # mpiexec kills the other rank's parent as soon as it sees the first, perhaps before it could write
+    # mpiexec kills the other rank's parent as soon as it sees the first, perhaps before it could write; and MPICH's may
+    # then return that signal in place of the code
+    assert returned in (7, signal.SIGKILL), err
     assert "exit 7\n" in [path.read_text() for path in folder.glob("*.exit")]
 
 
