@@ -440,9 +440,9 @@ def test_stdin_reaches_rank_0(mpirun: Start) -> None:
 def test_an_exit_code_gets_through_mpiexec(mpirun: Start, folder: Path) -> None:
     code = "MPI.COMM_WORLD.Barrier(); MPI.Finalize(); os._exit(7)"
     returned, _, err = mpirun(code).end()
-    # mpiexec kills the other rank's parent as soon as it sees the first, perhaps before it could write; and MPICH's may
-    # then return that signal in place of the code
-    assert returned in (7, signal.SIGKILL), err
+    # mpiexec kills the other rank's parent as soon as it sees the first, perhaps before it could write; MPICH's then
+    # returns that signal, so on a busy machine 9 says nothing about our part
+    assert returned in (7, 9), err
     assert "exit 7\n" in [path.read_text() for path in folder.glob("*.exit")]
 
 
