@@ -209,8 +209,14 @@ def large(n):
     import numpy
     return numpy.full(100_000, n)
 
+def block(file):
+    import os, time
+    while not os.path.exists(file):
+        time.sleep(0.01)
+
 def submit(rc, file):
     view = rc.load_balanced_view()
+    rc[:].apply_async(block, file)
     results = [view.apply_async(note, n) for n in range(1500)] + [view.apply_async(large, n) for n in range(5)]
     return results
 
@@ -230,22 +236,23 @@ CHECKED = """
     exec(sys.argv[3], names)
     rc = ipp.Client(profile_dir=sys.argv[1])
     results = names["submit"](rc, sys.argv[2])
-    print(results[0].msg_ids[0].rpartition("-")[0], flush=True)
+    print("submitted", flush=True)
     names["check"](results)
     print("all", flush=True)
 """
 
 
 def test_what_waits_for_a_stopped_client_is_in_the_store_not_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, go: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPPMPI_CONTROLLER_AWAY_BYTES", "50000")
     with running(tmp_path / "profile", 2, "local") as (cluster, rc):
-        with script(CHECKED, str(profile(cluster)), "", MANY) as user:
+        with script(CHECKED, str(profile(cluster)), str(go), MANY) as user:
             assert user.stdout is not None
-            client = user.stdout.readline().strip()
-            eventually(lambda: sum(r.task.startswith(client) for r in rc.results(limit=5000)) >= 1505, 20)
+            user.stdout.readline()
+            eventually(lambda: len(rc.results(own=False, limit=5000)) == 1506, 20)
             with stopped(user.pid):
+                go.touch()
                 eventually(lambda: all(r.state == "ok" for r in rc.results(limit=5000)), 30)
             back = time.monotonic()
             assert user.stdout.readline() == "all\n"
@@ -270,18 +277,19 @@ def check(results):
 
 
 def test_a_client_that_was_away_hears_which_results_the_store_has_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, go: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPPMPI_CONTROLLER_AWAY_BYTES", "50000")
     monkeypatch.setenv("IPPMPI_CONTROLLER_STORE_REQUESTS", "200")
     with (
         running(tmp_path / "profile", 2, "local") as (cluster, rc),
-        script(CHECKED, str(profile(cluster)), "", PRUNED) as user,
+        script(CHECKED, str(profile(cluster)), str(go), PRUNED) as user,
     ):
         assert user.stdout is not None
         user.stdout.readline()
+        eventually(lambda: len(rc.results(own=False, limit=5000)) == 1506, 20)
         with stopped(user.pid):
-            eventually(lambda: rc.queue_status()["unassigned"] == 0, 30)
+            go.touch()
             eventually(lambda: all(r.state == "ok" for r in rc.results(limit=5000)), 30)
             eventually(lambda: "oldest finished requests from the store" in controller_log(cluster), 30)
         assert user.stdout.read() == "all\n"
