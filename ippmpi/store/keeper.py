@@ -4,6 +4,8 @@ Everything that is queued goes into one transaction (group commit). After the fi
 transaction the thread waits a moment for more: nobody waits for a commit but the acknowledgement,
 and a commit per record would compete with the loop for the processor.
 
+When more comes than can be written, ``keep`` takes its time, so that the queue does not grow without bound.
+
 A store that cannot write (full disk) does not stop the work: the error is logged, the records of
 that transaction are marked lost as soon as something can be written again, and their senders are
 told that they are done, since they could do no better by sending again.
@@ -46,6 +48,13 @@ DROP_EVERY_S = 0.5
 
 CALM_S = 5.0
 """A store that failed is called well again after so long without a failure: at the brink every other write fails."""
+
+MOST_QUEUED = 5_000
+"""Records that may wait to be written before whoever brings more is held up."""
+
+LONGEST_HOLD_S = 0.05
+HUNG_S = 2.0
+"""Nobody is held up when nothing was written for so long: a disk that hangs must not stop the work."""
 
 LOST_REMEMBERED = 10_000
 CLOSE_TIMEOUT_S = 30.0
@@ -104,6 +113,7 @@ class Store:
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
         self._writable = True
+        self._turned = time.monotonic()
         self._failed = 0.0
         self.losses = 0  # how often something was dropped that somebody may still ask for
         self._thread = threading.Thread(target=self._run, name="ippmpi-store", daemon=True)
@@ -119,8 +129,16 @@ class Store:
             self._call_soon(done)
             return
         self._queue.put((clock.now(), message, done))
+        if self._queue.qsize() > MOST_QUEUED:
+            self._hold_up()
         if isinstance(message, EnginesChanged):
             self._hurry.set()  # rare, and what a controller that is restored cannot do without
+
+    def _hold_up(self) -> None:
+        """Let the storage thread have the processor until it has caught up, but not for long."""
+        until = time.monotonic() + LONGEST_HOLD_S
+        while self._queue.qsize() > MOST_QUEUED and time.monotonic() < min(until, self._turned + HUNG_S):
+            time.sleep(0.001)
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
         """Hand the requests that *selection* wants to *found*, on the loop's thread.
@@ -149,6 +167,11 @@ class Store:
             return functools.partial(found, read(db))
 
         self._queue.put(_Question(call, functools.partial(found, otherwise)))
+
+    @property
+    def queued(self) -> int:
+        """How many records wait to be written."""
+        return self._queue.qsize()
 
     @property
     def writable(self) -> bool:
@@ -189,6 +212,7 @@ class Store:
     def _turn(self) -> bool:
         """Write one transaction; return whether there may be more. Keeps nothing while it waits for the next."""
         entries, more = self._gather()
+        self._turned = time.monotonic()
         if entries:
             self._write(entries)
             self._call_soon(functools.partial(_call_all, [entry[2] for entry in entries]))

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import select
 import sys
 import time
@@ -38,7 +39,9 @@ TASKS = defined("""
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(fd, f"{key} {os.getpid()} {time.monotonic():.3f}\\n".encode())
         os.close(fd)
+        print(key, "begins")
         time.sleep(pause_s)
+        print(key, "ends")
         if fails == "first":
             try:
                 os.close(os.open(f"{path}.{key}", os.O_CREAT | os.O_EXCL, 0o600))
@@ -54,7 +57,9 @@ TASKS = defined("""
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(fd, f"{key} {os.getpid()} {time.monotonic():.3f}\\n".encode())
         os.close(fd)
+        print(key)
         time.sleep(pause_s)
+        os.write(1, f"{key} ends\\n".encode())  # as C code would
         return key
 """)
 
@@ -223,6 +228,11 @@ class Worker:
                 values = values if isinstance(values, list) and job.asked.kind == "everywhere" else [values]
         except Exception as error:  # whatever it is, the oracle judges it
             values = error.errors[:1] if isinstance(error, ipp.CompositeError) else [error]
+        foreign = [
+            line for line in printed(job.result) if not line.startswith((f"{job.asked.key} ", f"{job.asked.key}/"))
+        ]
+        if foreign:
+            return [Outcome(f"printed {foreign[:5]}, which is another's")] * len(values)
         return [outcome_of(value, job.wrong, index) for index, value in enumerate(values)]
 
     def run(self) -> bool:
@@ -242,6 +252,13 @@ class Worker:
         for key, job in self.jobs.items():
             self.tell("open", key=key, text=repr(job.result))
         return not self.jobs
+
+
+def printed(result: Any) -> list[str]:
+    """Return the lines that tasks of this work have printed; some may be missing when an agent or controller died."""
+    texts = result.stdout
+    lines = [line for text in ([texts] if isinstance(texts, str) else texts) for line in text.splitlines()]
+    return [line for line in lines if re.match(r"c\d+-\d+[ /]", line)]
 
 
 def differs(got: Any, expected: Any) -> str:

@@ -134,7 +134,7 @@ def unharmed(workload: Workload, running: Running) -> Iterator[None]:
     workload.check()
     assert running.resident_kb() - kb < MOST_MORE_KB
     text = running.text[log:]
-    assert len(text) < 400_000, text[:2000]
+    assert len(text) < 400_000 * MORE, text[:2000]
     assert "Traceback" not in text, text[text.index("Traceback") - 500 :][:5000]
 
 
@@ -281,7 +281,7 @@ def test_one_who_asks_and_never_reads(running: Running) -> None:
             peer.send(_frame(carried(Query(number, "status"), number)))
 
 
-@pytest.mark.parametrize("count", [2000 * MORE])
+@pytest.mark.parametrize("count", [min(2000 * MORE, 10_000)])
 def test_thousands_of_connections_that_say_nothing(running: Running, count: int) -> None:
     at = running.connection("client")
     with contextlib.ExitStack() as stack:

@@ -376,3 +376,32 @@ def test_engines_that_join_while_the_disk_is_full_are_written_as_soon_as_there_i
     with opened(path, dones, restore=True) as store:
         assert [engine.id for engine in store.past.engines] == [0, 2, 3, 4]
         assert len(store.past.tasks) == 1
+
+
+def test_whoever_brings_more_than_can_be_written_is_held_up(
+    tmp_path: Path, dones: Dones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "MOST_QUEUED", 100)
+    monkeypatch.setattr(keeper, "LONGEST_HOLD_S", 10.0)
+    with opened(tmp_path / "s", dones) as store:
+        for number in range(3000):
+            store.keep(submit(number, [0]), dones.one)
+            assert store.queued <= 101
+        dones.wait(3000)
+
+
+def test_a_disk_that_hangs_does_not_stop_the_work(
+    tmp_path: Path, dones: Dones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "MOST_QUEUED", 10)
+    monkeypatch.setattr(keeper, "HUNG_S", 0.5)
+    with opened(tmp_path / "s", dones) as store:
+        with contextlib.closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")  # as if the disk took its time
+            begin = time.monotonic()
+            for number in range(200):
+                store.keep(submit(number, [0]), dones.one)
+            assert time.monotonic() - begin < 5
+            assert store.queued > 10
+            other.execute("ROLLBACK")
+        dones.wait(200)
