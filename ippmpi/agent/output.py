@@ -125,6 +125,7 @@ class EngineOutput:
         self._pipes: list[_Pipe] = []
         self._news = select.poll()  # one question for both pipes before each reply; most tasks print nothing
         self._marks: dict[str, Marks] = {}
+        self._ending = ""  # the task that has just replied, while its rest is read
         ready = engine.ready
         for stream, fd in (("stdout", ready.stdout_fd), ("stderr", ready.stderr_fd)):
             try:
@@ -151,8 +152,13 @@ class EngineOutput:
                 pipe.drain()
 
     def replied(self, task: str) -> None:
-        """Pass on the rest of what *task* has printed; what comes now is another's, with or without a mark."""
+        """Pass on the rest of what *task* has printed; what comes now is another's, with or without a mark.
+
+        What has no mark is its own, also if a former agent has read the mark and this one knows only of younger tasks.
+        """
+        self._ending = task
         self.drain()
+        self._ending = ""
         for marks in self._marks.values():
             if marks.task == task:
                 marks.task = None
@@ -184,7 +190,9 @@ class EngineOutput:
         self._last += data
         del self._last[:-LAST_WORDS]
         if self._engine.id != UNASSIGNED:
-            self._emit(Output(self._engine.current_task() if task is None else task, self._engine.id, stream, data))
+            if task is None:
+                task = self._ending or self._engine.current_task()
+            self._emit(Output(task, self._engine.id, stream, data))
         elif sum(len(kept) for _, kept in self._early) < _EARLY_LIMIT:
             self._early.append((stream, data))
 

@@ -100,7 +100,7 @@ def watch(cluster: Cluster) -> None:
     """Return when the controller has ended; say it when a set of engines ends before."""
     ended: set[str] = set()
     while cluster.running:
-        for key, launcher in cluster.engines.items():
+        for key, launcher in list(cluster.engines.items()):  # other threads may add some
             if key not in ended and launcher.poll() is not None:
                 ended.add(key)
                 print(f"engine set {key!r} has ended: {launcher.failure('its engines were stopped')}", flush=True)

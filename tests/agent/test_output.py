@@ -153,3 +153,12 @@ def test_the_mark_of_the_next_task_outlives_the_reply_of_the_one_before(
     process.print("more")
     loop.until(lambda: text(node) == b"onetwomore")
     assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two"), ("d-1", b"more")]
+
+
+def test_what_a_task_printed_when_there_was_no_agent_is_not_that_of_the_next_one(
+    node: Node, loop: HandLoop, engine: LocalEngine, process: Child
+) -> None:
+    engine.begin("d-1")  # all that a new agent knows: c-1 has ended, but its reply has not arrived anywhere
+    process.print((b"end of one" + mark("d-1") + b"two").decode())
+    node.outputs.replied(engine, "c-1")
+    assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"end of one"), ("d-1", b"two")]
