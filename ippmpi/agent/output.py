@@ -125,7 +125,6 @@ class EngineOutput:
         self._pipes: list[_Pipe] = []
         self._news = select.poll()  # one question for both pipes before each reply; most tasks print nothing
         self._marks: dict[str, Marks] = {}
-        self._ending = ""  # the task that has just replied, while its rest is read
         ready = engine.ready
         for stream, fd in (("stdout", ready.stdout_fd), ("stderr", ready.stderr_fd)):
             try:
@@ -152,13 +151,8 @@ class EngineOutput:
                 pipe.drain()
 
     def replied(self, task: str) -> None:
-        """Pass on the rest of what *task* has printed; what comes now is another's, with or without a mark.
-
-        What has no mark is its own, also if a former agent has read the mark and this one knows only of younger tasks.
-        """
-        self._ending = task
+        """Pass on the rest of what *task* has printed; what comes now is another's, with or without a mark."""
         self.drain()
-        self._ending = ""
         for marks in self._marks.values():
             if marks.task == task:
                 marks.task = None
@@ -178,7 +172,7 @@ class EngineOutput:
                 self._pass_on(marks.task, stream, rest)
 
     def _taker(self, stream: str) -> Callable[[bytes], None]:
-        marks = self._marks[stream] = Marks()
+        marks = self._marks[stream] = Marks(self._engine.ready.printing or None)
 
         def take(data: bytes) -> None:
             for task, piece in marks.split(data):
@@ -191,7 +185,7 @@ class EngineOutput:
         del self._last[:-LAST_WORDS]
         if self._engine.id != UNASSIGNED:
             if task is None:
-                task = self._ending or self._engine.current_task()
+                task = self._engine.current_task()
             self._emit(Output(task, self._engine.id, stream, data))
         elif sum(len(kept) for _, kept in self._early) < _EARLY_LIMIT:
             self._early.append((stream, data))

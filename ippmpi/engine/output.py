@@ -26,6 +26,7 @@ class Output:
         stdout_fd: read end of what is printed.
         stderr_fd: read end of errors.
         last_words: descriptor of the standard error that this process was started with.
+        owner: the task that prints now, or did last.
     """
 
     def __init__(self, stdout_fd: int, stderr_fd: int, last_words: int, ends: tuple[int, ...] = ()) -> None:
@@ -33,6 +34,7 @@ class Output:
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
         self.last_words = last_words
+        self.owner = ""
         self._ends = ends
         self._flush_c: Callable[[], None] | None = None
 
@@ -47,9 +49,12 @@ class Output:
             self._flush_c = _c_flush()
         self._flush_c()
 
-    def begin(self, task: str) -> None:
-        """Say in both pipes that what follows belongs to *task*. Blocks while they are full."""
-        data = mark(task)
+    def begin(self, task: str, *, known: bool) -> None:
+        """Say in both pipes that what follows belongs to *task*, unless that is *known*. Blocks while they are full."""
+        before, self.owner = self.owner, task
+        if known:
+            return
+        data = mark(task, before)
         for end in self._ends:
             os.write(end, data)  # in one piece, as it is shorter than PIPE_BUF
 

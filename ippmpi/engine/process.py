@@ -165,8 +165,7 @@ class Engine:
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         until = time.monotonic() + TOGETHER_S
         while (work := requests.take()) is not None:
-            if not work.sole:
-                self._output.begin(work.task)
+            self._output.begin(work.task, known=work.sole)
             outcome = runner.run(work.task, work.op, work.content)
             del work  # or its content would live until the next one comes
             post(partial(self._send, outcome.reply, outcome.memory))
@@ -266,6 +265,7 @@ class Engine:
             engine=self._runner.engine,
             tasks=self._requests.open_tasks(),
             finished=self._requests.finished_tasks(),
+            printing=output.owner,
         )
 
 

@@ -2,6 +2,7 @@
 
 Without them the agent could only guess by the replies, which travel another way: an engine that has
 its next request already begins to print for it before the agent has seen the reply to the one before.
+A mark also names the task before, for an agent that begins to read in the middle.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ LONGEST = 256
 """Bytes between both that a mark has at most; more is no mark."""
 
 
-def mark(task: str) -> bytes:
-    """Return what is put into the stream before the output of *task*."""
-    return START + task.encode() + END
+def mark(task: str, before: str = "") -> bytes:
+    """Return what is put into the stream before the output of *task*, and after that of the task *before*."""
+    return START + f"{task} {before}".encode() + END
 
 
 class Marks:
-    """Takes one stream apart. ``task``: whose output comes now, None before the first mark."""
+    """Takes one stream apart. ``task``: whose output comes now, None if there was no mark."""
 
-    def __init__(self) -> None:
-        """Begin."""
-        self.task: str | None = None
+    def __init__(self, task: str | None = None) -> None:
+        """Begin; in the middle of a stream with the *task* that was printing last when its engine was asked.
+
+        What is read together with the first mark may be older.
+        """
+        self.task = task
+        self._guessed = task is not None
         self._rest = b""
 
     def split(self, data: bytes) -> list[tuple[str | None, bytes]]:
@@ -39,10 +44,14 @@ class Marks:
             if end < 0:
                 text, data = text + data[:begin], data[begin:]
                 continue
+            task, _, before = data[begin:end].decode(errors="replace").partition(" ")
+            if self._guessed:
+                self._guessed, self.task = False, before
+                pieces = [(before, piece) for _, piece in pieces]
             if text or at:
                 pieces.append((self.task, text + data[:at]))
             text = b""
-            self.task = data[begin:end].decode(errors="replace")
+            self.task = task
             data = data[end + len(END) :]
         if not self._rest:
             data, self._rest = _without_start(data)

@@ -376,7 +376,8 @@ class EngineReady(Message, frozen=True):
     to be opened under ``/proc/<pid>/fd``. ``started`` is the process's start time in clock ticks.
 
     The last fields are for an agent in the place of one that died: the engine's id (-1: none yet),
-    the tasks that it has not replied to, and some that it has, oldest first, with their attempts.
+    the tasks that it has not replied to, and some that it has, oldest first, with their attempts, and the
+    task that ran last.
     """
 
     ROUTE: ClassVar[str] = "engine -> agent"
@@ -393,6 +394,7 @@ class EngineReady(Message, frozen=True):
     engine: int = -1
     tasks: dict[str, int] = {}
     finished: dict[str, int] = {}
+    printing: str = ""
 
 
 class Assigned(Message, frozen=True):

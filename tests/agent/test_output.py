@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from agent.fakes import Child, HandLoop, Node, StartChild
+from agent.fakes import Child, HandLoop, Node, StartChild, Talk
 from ippmpi.agent import output as output_module
 from ippmpi.agent.members import UNASSIGNED, LocalEngine
 from ippmpi.wire.marks import mark
@@ -155,10 +156,22 @@ def test_the_mark_of_the_next_task_outlives_the_reply_of_the_one_before(
     assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two"), ("d-1", b"more")]
 
 
-def test_what_a_task_printed_when_there_was_no_agent_is_not_that_of_the_next_one(
-    node: Node, loop: HandLoop, engine: LocalEngine, process: Child
-) -> None:
-    engine.begin("d-1")  # all that a new agent knows: c-1 has ended, but its reply has not arrived anywhere
-    process.print((b"end of one" + mark("d-1") + b"two").decode())
-    node.outputs.replied(engine, "c-1")
-    assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"end of one"), ("d-1", b"two")]
+def test_a_new_agent_learns_whose_the_output_is_that_it_finds(node: Node, loop: HandLoop, process: Child) -> None:
+    process.print((b"end of one" + mark("d-1", "c-1") + b"two").decode())
+    ready = msgspec.structs.replace(process.ready(), tasks={"d-1": 0}, printing="d-1")
+    engine = LocalEngine(ready, Talk("engine:0"), 0)
+    engine.resume(ready)
+    node.members.add(engine)
+    node.outputs.open(engine)
+    process.print("three", "err")
+    loop.until(lambda: text(node) == b"end of onetwo" and text(node, "stderr") == b"three")
+    found = {(o.stream, o.task): o.text for o in node.controller.of(Output)}
+    assert found == {
+        ("stdout", "c-1"): b"end of one",
+        ("stdout", "d-1"): b"two",
+        ("stderr", "d-1"): b"three",
+    }
+    node.outputs.replied(engine, "b-1")  # which the former agent may have passed on
+    process.print("four")
+    loop.until(lambda: text(node) == b"end of onetwofour")
+    assert node.controller.of(Output)[-1].task == "d-1"

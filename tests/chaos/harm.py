@@ -48,6 +48,7 @@ class Scene:
     to_agents: list[Proxy]
     deaths: list[Death] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
+    changes: list[tuple[float, float]] = field(default_factory=list)
     stopped: dict[int, float] = field(default_factory=dict)  # process to when it goes on
     undo: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     kills: defaultdict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
@@ -138,11 +139,15 @@ def restart_engines(scene: Scene, blow: Blow) -> str:
     if not sets:
         return "nobody"
     key = sets[blow.which % len(sets)]
-    note_deaths(scene, key)
+    begin = time.monotonic()
     try:
-        scene.cluster.restart_engines_sync(key)
+        with scene.cluster._lock:  # else ``restart="always"`` may just be starting others
+            note_deaths(scene, key)
+            scene.cluster.restart_engines_sync(key)
     except (IppmpiError, OSError, KeyError) as error:  # the controller is away, or the set is being started again
         return f"set {key}: {error}"
+    finally:
+        scene.changes.append((begin, time.monotonic()))
     return f"set {key}"
 
 

@@ -71,7 +71,7 @@ class Death:
 class History:
     """Everything that was told. ``runs``: key, process and time, in the order in which they began.
 
-    ``restarts``: when the controller was killed.
+    ``restarts``: when the controller was killed. ``changes``: when a set of engines was being started again.
     """
 
     asked: dict[str, Asked] = field(default_factory=dict)
@@ -81,6 +81,12 @@ class History:
     runs: list[tuple[str, int, float]] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
+    changes: list[tuple[float, float]] = field(default_factory=list)
+
+    def changed(self, pid: int) -> bool:
+        """Whether the last thing that *pid* did was while its set was being started again: such engines end soon."""
+        last = max((when for _, process, when in self.runs if process == pid), default=None)
+        return any(last is None or begin - 1 <= last <= end + 1 for begin, end in self.changes)
 
     @property
     def killed(self) -> set[int]:
@@ -155,7 +161,7 @@ def _problem(asked: Asked, outcome: Outcome, history: History) -> str:
 def _excused(outcome: Outcome, history: History) -> bool:
     """Whether an engine's death explains *outcome*: its own, if it is known which it was."""
     if outcome.error != "NameError" and outcome.pid is not None:
-        return outcome.pid in history.killed
+        return outcome.pid in history.killed or history.changed(outcome.pid)
     return bool(history.killed)
 
 

@@ -187,7 +187,7 @@ class Run:
 
     def history(self) -> History:
         """Read what clients and tasks have told."""
-        history = History(deaths=self.scene.deaths, restarts=self.scene.restarts)
+        history = History(deaths=self.scene.deaths, restarts=self.scene.restarts, changes=self.scene.changes)
         for file in sorted(self.folder.glob("*.told")):
             for line in file.read_text().splitlines():
                 _enter(json.loads(line), history)

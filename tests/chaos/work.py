@@ -276,7 +276,7 @@ def outcome_of(value: Any, wrong: Callable[[int, Any], str], index: int) -> Outc
         name = "EngineError"
     elif isinstance(value, ipp.RemoteError):
         name = value.ename
-    return Outcome(error=name, text=str(value)[:500], pid=pid if isinstance(pid, int) else None)
+    return Outcome(error=name, text=str(value)[:500], pid=pid if isinstance(pid, int) and pid > 0 else None)
 
 
 def main() -> int:

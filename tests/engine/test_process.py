@@ -352,7 +352,7 @@ def test_output_is_marked_when_the_agent_cannot_know_whose_it_is(agent: FakeAgen
     agent.reply("c-2")
     with open(f"/proc/{ready.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
         os.set_blocking(pipe.fileno(), False)
-        assert pipe.read(100) == mark("c-2") + b"half a line"
+        assert pipe.read(100) == mark("c-2", "c-1") + b"half a line"
 
 
 @pytest.mark.usefixtures("engine")
@@ -388,7 +388,7 @@ def test_a_new_agent_hears_who_is_there_and_what_nobody_has_acknowledged(node: N
     assert first.value("c-1") == process.pid
     first.close()
     second = node.agent()
-    assert second.ready() == msgspec.structs.replace(first.ready(), engine=0, tasks={"c-1": 0})
+    assert second.ready() == msgspec.structs.replace(first.ready(), engine=0, tasks={"c-1": 0}, printing="c-1")
     assert second.value("c-1") == process.pid
     assert [type(message) for message in second.heard] == [EngineReady, Reply]
     second.apply("c-2", os.getpid)

@@ -53,3 +53,13 @@ def test_what_only_begins_like_a_mark_is_text() -> None:
     marks = Marks()
     text = START + b"x" * (LONGEST + 10)
     assert joined(marks.split(text)) == [(None, text)]
+
+
+@given(st.booleans(), st.integers(0, 30))
+def test_who_begins_in_the_middle_learns_whose_the_beginning_is(late: bool, size: int) -> None:
+    """What is there at the first look is looked at as a whole; *late*: the next task began after that."""
+    stream = b"end of a" + mark("b", "a") + b"of b"
+    marks = Marks("a" if late else "b")
+    first = stream[: min(size, 8)] if late else stream
+    pieces = marks.split(first) + marks.split(stream[len(first) :])
+    assert joined([p for p in pieces if p[1]]) == [("a", b"end of a"), ("b", b"of b")]
