@@ -188,6 +188,8 @@ class Scheduler:
         if event is not Event.ABORT:
             self.ahead.learn(engine, message)
         elif task.parts[engine.id] is State.RETURNING:
+            if message.content.transfer:  # of a broken peer
+                yield Release(message.content)
             yield from self._hand_back(task, engine)
             return
         if failure is None or not self._goes_on(task, engine, failure):

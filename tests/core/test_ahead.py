@@ -8,6 +8,7 @@ import pytest
 
 from core.house import ALICE, House, agent, small_house
 from ippmpi.core.ahead import AHEAD_S, MOST_AHEAD, PATIENCE_S
+from ippmpi.core.effects import Release
 from ippmpi.core.task import State
 from ippmpi.ids import EngineId, TaskId
 from ippmpi.wire.messages import Abort, Content, Failure, Placement, Reply, Revoke
@@ -135,3 +136,12 @@ def test_nothing_is_asked_back_of_engines_that_go_on() -> None:
         finish(house, 0, 1e-4)
     house.tick(now + 10)
     assert house.hub.next_deadline() is None
+
+
+def test_a_large_value_that_comes_with_a_task_given_back_is_dropped() -> None:
+    house, _ = warm(1, 24)
+    *_, last = held(house)
+    house.tick(PATIENCE_S * 1.1)
+    value = Content(size=9, transfer=7)
+    effects = house.handle(agent(), Reply(last, 0, value, TAKEN_BACK))
+    assert Release(value) in effects
