@@ -11,7 +11,7 @@ from ippmpi.core.ahead import AHEAD_S, MOST_AHEAD, PATIENCE_S
 from ippmpi.core.effects import Release
 from ippmpi.core.task import State
 from ippmpi.ids import EngineId, TaskId
-from ippmpi.wire.messages import Abort, Content, Failure, Placement, Reply, Revoke
+from ippmpi.wire.messages import Abort, Content, EngineLost, Failure, Placement, Reply, Revoke
 
 TAKEN_BACK = Failure("TaskAborted", "taken back before it started", kind="TaskAborted")
 
@@ -145,3 +145,23 @@ def test_a_large_value_that_comes_with_a_task_given_back_is_dropped() -> None:
     value = Content(size=9, transfer=7)
     effects = house.handle(agent(), Reply(last, 0, value, TAKEN_BACK))
     assert Release(value) in effects
+
+
+def test_what_a_lost_engine_had_not_begun_runs_elsewhere_in_its_order_without_a_retry() -> None:
+    house, _ = warm(2, 24)
+    first, *others = held(house, 0)
+    here = held(house, 1)
+    house.handle(agent(), EngineLost("w", 0, "signal 9", untouched=[*others, "nobody-1"]))
+    assert house.failures() == [(first, 0, "EngineError")]
+    done = []
+    while house.hub.ledger.tasks:
+        done.append(finish(house, 1, 1e-4))
+    assert done[: len(here + others)] == here + others
+
+
+def test_what_its_client_took_back_and_a_lost_engine_had_not_begun_is_aborted() -> None:
+    house, _ = warm(1, 24)
+    _, second, *_ = held(house)
+    house.handle(ALICE, Abort(1, [second]))
+    house.handle(agent(), EngineLost("w", 0, "signal 9", untouched=[second]))
+    assert (second, 0, "TaskAborted") in house.failures()
