@@ -95,7 +95,7 @@ def test_the_last_words_are_kept_and_what_is_left_in_the_pipes_is_passed_on(
     process.print("x" * 5000)
     process.print("last é", "err")
     process.close()
-    words = node.outputs.close(engine)
+    words, _ = node.outputs.close(engine)
     assert words.endswith("last é")
     assert len(words.encode()) == output_module.LAST_WORDS
     assert (text(node), text(node, "stderr")) == (b"x" * 5000, "last é".encode())
@@ -128,7 +128,7 @@ def test_output_belongs_to_the_task_that_the_engine_says_whatever_has_replied(
     process.tell(f"os.write(out[1], {mark('c-1') + b'one' + mark('d-1') + b'two'!r})")
     loop.until(lambda: text(node) == b"onetwo")
     assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two")]
-    assert node.outputs.close(engine) == "onetwo"
+    assert node.outputs.close(engine) == ("onetwo", "d-1")
 
 
 def test_what_a_task_prints_without_a_mark_is_its_own_also_after_one_that_had_one(
