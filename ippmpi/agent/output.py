@@ -129,6 +129,9 @@ class EngineOutput:
         self._pipes: list[_Pipe] = []
         self._news = select.poll()  # one question for both pipes before each reply; most tasks print nothing
         self._marks: dict[str, Marks] = {}
+        self._guess = (
+            engine.ready.printing
+        )  # whose the output is that comes without a mark, to an agent that is new here
         self.begun = ""
         ready = engine.ready
         for stream, fd in (("stdout", ready.stdout_fd), ("stderr", ready.stderr_fd)):
@@ -161,6 +164,12 @@ class EngineOutput:
         for marks in self._marks.values():
             if marks.task == task:
                 marks.task = None
+
+    def give(self) -> None:
+        """Take note that the engine is about to get a task: what it printed before is not that one's."""
+        if self._guess and self._guess not in self._engine.tasks:  # it has ended, and its reply will not come any more
+            self.replied(self._guess)
+            self._guess = ""
 
     def listen(self) -> None:
         """Go on reading after a hold."""
@@ -222,6 +231,10 @@ class Outputs:
     def replied(self, engine: LocalEngine, task: str) -> None:
         """Queue all that *task* has printed on *engine*, which has replied to it."""
         self._engines[engine].replied(task)
+
+    def give(self, engine: LocalEngine) -> None:
+        """*engine* is about to get a task."""
+        self._engines[engine].give()
 
     def close(self, engine: LocalEngine) -> tuple[str, str]:
         """Queue the rest and stop reading; return the last words of *engine* and the task that it marked last."""
