@@ -10,8 +10,10 @@ from ippmpi.client.calling import View
 from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import to_record
 from ippmpi.client.engines import Targets
+from ippmpi.client.growing import Growing
+from ippmpi.client.items import Items
 from ippmpi.client.lazymap import LazyMapIterator
-from ippmpi.client.mapresults import AsyncMapResult
+from ippmpi.client.mapresults import AdaptiveMapResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import columns, is_array
 from ippmpi.client.results import AsyncResult
@@ -79,16 +81,29 @@ class LoadBalancedView(View):
         function: Callable[..., Any],
         sequences: tuple[Iterable[Any], ...],
         *,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
         label: str | None = None,
     ) -> AsyncMapResult:
-        if chunksize < 1:
+        if chunksize is not None and chunksize < 1:
             raise ValueError(f"chunksize is {chunksize}, but a task needs at least one item")
         placement = self._placement()
         ready, length = columns(sequences)
         requests = self.client.requests
+        if chunksize is None and not placement.retries:
+            items = Items(function, ready, length)
+            growing = Growing(requests, items, placement, label or self.label or "", self.client)
+            adaptive = AdaptiveMapResult(
+                growing,
+                requests,
+                ordered=ordered,
+                return_exceptions=return_exceptions,
+                arrays=all(map(is_array, ready)),
+            )
+            growing.start()
+            return adaptive
+        chunksize = chunksize or 1  # with retries a task is an item, so that only what failed is tried again
         parts = requests.parts((), "map", label or self.label or "", tasks=math.ceil(length / chunksize))
         collector = Collector(parts, "map", self.client)
         sizes = [min(chunksize, length - start) for start in range(0, length, chunksize)]

@@ -50,6 +50,7 @@ class Fields:
     @property
     def msg_ids(self) -> list[str]:
         """The ids of the tasks behind this result, each once."""
+        self._collector.complete()
         return list(dict.fromkeys(part.task for part in self._collector.parts))
 
     # --- times -------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from ippmpi.client.chunks import unpickle_items
 from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.failures import to_error
-from ippmpi.client.mapresults import unpickle_items
 from ippmpi.client.parts import Part
 from ippmpi.client.replies import unpickle_reply
 from ippmpi.client.requests import Pending, Requests, UnansweredError

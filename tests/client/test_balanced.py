@@ -123,7 +123,7 @@ def test_a_lost_chunk_with_return_exceptions_keeps_all_places(manual: Pair) -> N
 def test_an_item_that_cannot_be_pickled_takes_the_whole_map_back(manual: Pair) -> None:
     rc, hub = manual
     with pytest.raises(TypeError, match="lock"):
-        rc.load_balanced_view().map_async(bool, [1, 2, threading.Lock(), 4])
+        rc.load_balanced_view().map_async(bool, [1, 2, threading.Lock(), 4], chunksize=1)
     eventually(lambda: any(isinstance(sent, Interrupt) for sent in list(hub.messages)))
     assert hub.messages[-1].tasks == [s.task for s in hub.submits]  # type: ignore[attr-defined]
     assert len(hub.submits) == 2
