@@ -13,12 +13,9 @@ from ippmpi.client.chunks import ChunkPart
 from ippmpi.client.collector import Collector
 from ippmpi.client.failures import RemoteTaskAborted
 from ippmpi.client.items import Items
-from ippmpi.client.pace import AHEAD, Pace
+from ippmpi.client.pace import AHEAD, FIRST, Pace
 from ippmpi.client.requests import Requests
 from ippmpi.wire.messages import Placement
-
-FIRST = 2
-"""Tasks of one item for each engine, to learn from."""
 
 HOLD_S = 1.0
 """Seconds in which the sizes of tasks are decided by what came back so far."""
@@ -58,8 +55,7 @@ class Growing(Collector):
             raise
 
     def _engines(self) -> int:
-        candidates = self._placement.candidates
-        return max(1, len(self._requests.engines.ids if candidates is None else candidates))
+        return self._requests.candidates(self._placement)
 
     def _feed(self) -> None:
         """Send the rest. The thread of this map."""

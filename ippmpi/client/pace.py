@@ -17,6 +17,9 @@ GROWTH = 2
 SHARES = 4
 """A task is at most this part of what is left for each engine."""
 
+FIRST = 2
+"""Tasks of one item for each engine, to learn from."""
+
 AHEAD = 3
 """Tasks under way for each engine, so that it never waits for the next."""
 

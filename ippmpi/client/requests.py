@@ -136,6 +136,10 @@ class Requests:
         part.first, part.size, part.failures, part.engines = first, size, {}, self.engines.records
         return part
 
+    def candidates(self, placement: Placement) -> int:
+        """Return how many engines may be chosen by *placement*; at least 1."""
+        return max(1, len(self.engines.ids if placement.candidates is None else placement.candidates))
+
     def _next_task(self) -> str:
         return f"{self._client_id}-{next(self._tasks)}"
 
