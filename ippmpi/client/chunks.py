@@ -70,11 +70,14 @@ class ChunkPart(Part):
 
 def unpickle_items(part: Part, pickled: bytes | bytearray) -> list[Any]:
     """Unpickle the values of one chunk; those of failed items become exceptions."""
-    items = pickling.unpack(pickled)
-    if isinstance(items, FailedChunk):  # of a stored result
-        values = cast("list[Any]", pickling.unpack(items.values))
-        items = [items.failures.get(place, value) for place, value in enumerate(values)]
-    return [_item(part, item) if isinstance(item, FailedItem) else item for item in cast("list[Any]", items)]
+    items = cast("list[Any]", pickling.unpack(pickled))
+    return [_item(part, item) if isinstance(item, FailedItem) else item for item in items]
+
+
+def items_of(part: Part, chunk: FailedChunk) -> list[Any]:
+    """Return the values of a chunk that is not a ``ChunkPart``, with exceptions for those of failed items."""
+    values = unpickle_items(part, chunk.values)
+    return [_item(part, chunk.failures[i]) if i in chunk.failures else value for i, value in enumerate(values)]
 
 
 def _item(part: Part, item: FailedItem) -> RemoteError:

@@ -51,7 +51,7 @@ class Fields:
     def msg_ids(self) -> list[str]:
         """The ids of the tasks behind this result, each once."""
         self._collector.complete()
-        return list(dict.fromkeys(part.task for part in self._collector.parts))
+        return list(dict.fromkeys(part.task for part in self._collector.parts if part.task))
 
     # --- times -------------------------------------------------------------------------------
 

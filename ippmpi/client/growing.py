@@ -134,6 +134,7 @@ class Growing(Collector):
                 return
             self._add(self.length)
             index = len(self.chunks) - 1
+            self.chunks[index].task = ""  # the hub never hears of it
         why = "this map was taken back before the item was sent"
         error = RemoteTaskAborted("TaskAborted", why, engine_info={"method": self.method})
         self._requests.transport.call_soon(lambda: self.take([(index, error)]))

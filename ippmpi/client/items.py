@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ippmpi.client.maps import call_columns, call_rows
@@ -12,8 +12,16 @@ from ippmpi.client.partition import is_array
 from ippmpi.wire.messages import INLINE_LIMIT
 from ippmpi.wire.pickling import Blob, pack
 
-IMMUTABLE = frozenset({type(None), bool, int, float, complex})
-"""Small, and nobody can change them: no need to pickle them at once."""
+IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""Nobody can change them: no need to pickle them at once, if they are small. So are tuples of them."""
+
+SMALL_TEXT = 1024
+"""Length of a string or bytes that is small."""
+
+SMALL_TUPLE = 16
+"""Length of a tuple that is small."""
+
+_TEXTS = (str, bytes)
 
 SMALL_ARRAY = 16 * 1024 * 1024
 """Bytes of an array that is copied at once; a larger one must not be changed until it is ``sent``, as ever."""
@@ -85,7 +93,10 @@ class Items:
 def _immutable(column: Any) -> bool:
     if is_array(column):
         return bool(column.dtype.hasobject is False)
-    return set(map(type, column)) <= IMMUTABLE
+    kinds = set(map(type, column))
+    if kinds == {tuple}:
+        return _immutable(list(chain.from_iterable(column))) and max(map(len, column)) <= SMALL_TUPLE
+    return kinds <= IMMUTABLE and all(len(value) <= SMALL_TEXT for value in column if type(value) in _TEXTS)
 
 
 def _kept(column: Any) -> Any:
@@ -93,4 +104,9 @@ def _kept(column: Any) -> Any:
 
 
 def _item_bytes(column: Any) -> int:
-    return int(column[:1].nbytes) if is_array(column) else 9
+    """Say how large an item may be, pickled."""
+    if is_array(column):
+        return int(column[:1].nbytes)
+    if column and type(column[0]) is tuple:
+        return max(map(len, column)) * _item_bytes(list(chain.from_iterable(column)))
+    return max((4 * len(value) for value in column if type(value) in _TEXTS), default=0) + 9

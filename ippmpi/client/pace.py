@@ -5,7 +5,7 @@ The first tasks are single items. While they prove to be short, tasks grow; a lo
 
 from __future__ import annotations
 
-CHUNK_S = 0.008
+CHUNK_S = 0.010
 """What a task should take at most: short enough that nothing waits long behind it."""
 
 LEAST_S = 0.001

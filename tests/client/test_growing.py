@@ -130,6 +130,8 @@ def test_a_task_has_no_more_bytes_than_travel_with_its_message(short: Pair) -> N
     assert rc.load_balanced_view().map_sync(len, items) == [5000] * 400
     assert rc.load_balanced_view().map_sync(len, np.zeros((400, 600))).tolist() == [600] * 400
     assert all(not content.transfer for submit in hub.submits for content in submit.contents)
+    assert rc.load_balanced_view().map_sync(len, [("x" * 1000, 1)] * 400) == [2] * 400
+    assert all(not content.transfer for submit in hub.submits for content in submit.contents)
     large = [bytes(100_000), b"", np.ones(50_000), bytes(70_000)] * 10
     assert rc.load_balanced_view().map_sync(len, large) == [100_000, 0, 50_000, 70_000] * 10
 
@@ -265,7 +267,7 @@ def test_what_is_taken_back_before_it_was_sent_is_aborted(manual: Pair, how: str
     eventually(lambda: len(hub.submits) == 12)
     getattr(result, how)()
     sent = next(m for m in eventually(lambda: [m for m in hub.messages if isinstance(m, Abort | Interrupt)]))
-    assert set(sent.tasks or []) >= {submit.task for submit in hub.submits}
+    assert set(sent.tasks or []) == {submit.task for submit in hub.submits} == set(result.msg_ids)
     answer_all(hub)
     values = result.get(10, return_exceptions=True)
     assert values[:12] == [-i for i in range(12)]
