@@ -103,7 +103,8 @@ class RemoteError(IppmpiError):
         ename: name of the exception's class.
         evalue: its text.
         traceback: the remote traceback, as text.
-        engine_info: ``engine_id``, ``rank``, ``world``, ``host``, ``pid``, ``method``.
+        engine_info: ``engine_id``, ``rank``, ``world``, ``host``, ``pid``, ``method``; of a map
+            also ``items``, the range of the numbers of the items that it concerns.
     """
 
     def __init__(
@@ -121,7 +122,13 @@ class RemoteError(IppmpiError):
         info = self.engine_info
         if info.get("engine_id") is None:
             return "controller"
-        return f"engine {info['engine_id']} (rank {info.get('rank', '?')} on {info.get('host', '?')})"
+        return f"engine {info['engine_id']} (rank {info.get('rank', '?')} on {info.get('host', '?')}){self._items()}"
+
+    def _items(self) -> str:
+        items = self.engine_info.get("items")
+        if not isinstance(items, range):
+            return ""
+        return f", item {items[0]}" if len(items) == 1 else f", items {items[0]} to {items[-1]}"
 
     def __str__(self) -> str:
         """One line: where, what."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -85,6 +86,33 @@ def test_maps_keep_the_order_of_their_input(rc: ipp.Client) -> None:
     assert balanced.map_sync(lambda x: x * x, range(23)) == squares
     assert balanced.map_sync(lambda x: x * x, range(23), chunksize=5) == squares
     assert list(balanced.imap(lambda x: x * x, iter(range(23)))) == squares
+
+
+def test_a_map_sends_many_short_items_together_and_long_ones_alone(rc: ipp.Client) -> None:
+    balanced = rc.load_balanced_view()
+    result = balanced.map_async(lambda x: -x, range(20_000))
+    assert result.get(30) == [-i for i in range(20_000)]
+    assert len(result.msg_ids) < 2000
+    balanced.map_sync(lambda _: __import__("time").sleep(0.01), range(4))
+    slow = balanced.map_async(lambda _: __import__("time").sleep(0.03), range(40))
+    assert slow.get(30) == [None] * 40
+    assert len(slow.msg_ids) == 40
+
+
+def test_the_item_of_a_map_that_failed_is_named_and_the_others_are_there(rc: ipp.Client) -> None:
+    result = rc.load_balanced_view().map_async(lambda x: 1 // (x - 1234), range(3000))
+    with pytest.raises(ipp.CompositeError, match="1 of 3000 results of map") as caught:
+        result.get(30)
+    assert re.search(r"rank \d on \S+\), item 1234\] ZeroDivisionError", str(caught.value.errors[0]))
+    assert "1 // (x - 1234)" in caught.value.errors[0].traceback or "<lambda>" in caught.value.errors[0].traceback
+    assert sum(isinstance(value, int) for value in result.get(return_exceptions=True)) == 2999
+
+
+def test_a_map_that_is_cancelled_ends_soon(rc: ipp.Client) -> None:
+    result = rc.load_balanced_view().map_async(lambda _: __import__("time").sleep(5), range(100))
+    assert result.cancel()
+    assert result.wait(4)
+    assert len(result.get(return_exceptions=True)) == 100
 
 
 def test_a_result_is_a_future(rc: ipp.Client) -> None:

@@ -10,8 +10,10 @@ from ippmpi.client.calling import View
 from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import to_record
 from ippmpi.client.engines import Targets
-from ippmpi.client.lazymap import LazyMapIterator
-from ippmpi.client.mapresults import AsyncMapResult
+from ippmpi.client.growing import Growing
+from ippmpi.client.items import Items
+from ippmpi.client.lazymap import LazyMapIterator, Sender
+from ippmpi.client.mapresults import AdaptiveMapResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import columns, is_array
 from ippmpi.client.results import AsyncResult
@@ -79,16 +81,29 @@ class LoadBalancedView(View):
         function: Callable[..., Any],
         sequences: tuple[Iterable[Any], ...],
         *,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
         label: str | None = None,
     ) -> AsyncMapResult:
-        if chunksize < 1:
+        if chunksize is not None and chunksize < 1:
             raise ValueError(f"chunksize is {chunksize}, but a task needs at least one item")
         placement = self._placement()
         ready, length = columns(sequences)
         requests = self.client.requests
+        if chunksize is None and not placement.retries:
+            items = Items(function, ready, length)
+            growing = Growing(requests, items, placement, label or self.label or "", self.client)
+            adaptive = AdaptiveMapResult(
+                growing,
+                requests,
+                ordered=ordered,
+                return_exceptions=return_exceptions,
+                arrays=all(map(is_array, ready)),
+            )
+            growing.start()
+            return adaptive
+        chunksize = chunksize or 1  # with retries a task is an item, so that only what failed is tried again
         parts = requests.parts((), "map", label or self.label or "", tasks=math.ceil(length / chunksize))
         collector = Collector(parts, "map", self.client)
         sizes = [min(chunksize, length - start) for start in range(0, length, chunksize)]
@@ -124,22 +139,24 @@ class LoadBalancedView(View):
     ) -> LazyMapIterator:
         """Map lazily: take items only as values are asked for, so *sequences* may be endless.
 
-        *max_outstanding*: tasks under way at a time; ``"auto"``: one per engine; 0: no limit. With
+        *max_outstanding*: tasks of one item under way at a time; 0: no limit. ``"auto"``: a few for each engine, of
+        several items as long as these are short; at most 100 items for each engine are taken ahead. With
         ``ordered=False`` values come as they are finished.
         """
         if not callable(function):
             raise TypeError(f"imap() needs a function to call, not {function!r}")
         if not sequences:
             raise TypeError("imap() needs a function and at least one sequence")
-        limit = max(1, len(self)) if max_outstanding == "auto" else int(max_outstanding)
-        if limit < 0:
+        limit = None if max_outstanding == "auto" else int(max_outstanding)
+        if limit is not None and limit < 0:
             raise ValueError(f"max_outstanding is {limit}, but must be 'auto', 0 (no limit) or a positive number")
-        items = zip(*sequences, strict=False)
+        requests = self.client.requests
+        sender = Sender(requests, function, self._placement(), label=self.label or "", keep=self.client)
         return LazyMapIterator(
-            lambda args: self.apply_async(function, *args),
-            items,
+            sender,
+            zip(*sequences, strict=False),
             ordered=ordered,
-            limit=limit or None,
+            limit=limit,
             return_exceptions=return_exceptions,
         )
 

@@ -70,8 +70,11 @@ class View(Flags, ABC):
 
         The shortest sequence counts. Returns an AsyncMapResult, or with ``block=True`` the list of
         values (an array if all sequences are arrays). Options of all views: ``return_exceptions``
-        (failures are values of their items), ``label``; of balanced views also ``chunksize``
-        (items per task) and ``ordered`` (False: iteration is first come, first served).
+        (failures are values of their items), ``label``; of balanced views also ``ordered``
+        (False: iteration is first come, first served) and ``chunksize`` (items per task; an item that fails then takes
+        its task with it). Without it a balanced view sends single items at first, and more at a time as long as they
+        prove to be short; each succeeds or fails on its own, but what is told of tasks (``engine_id``, ``started``,
+        ...) is told of several together. With ``retries`` a task is an item.
         """
         if not callable(function):
             raise TypeError(f"map() needs a function to call, not {function!r}")

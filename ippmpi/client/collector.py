@@ -147,7 +147,8 @@ class Collector:
                 self.sent.set()
 
     def _end(self) -> None:
-        callbacks, self._on_end = self._on_end, []
+        with self.changed:  # another thread may break it off at this moment
+            callbacks, self._on_end = self._on_end, []
         for callback in callbacks:
             callback()
 
@@ -221,13 +222,22 @@ class Collector:
                 self._pieces[index] = piece
         return piece
 
+    def complete(self) -> None:
+        """Make sure that ``parts`` are all that there will be; see ``Growing``."""
+
+    def withdraw(self) -> None:
+        """Make no more parts; see ``Growing``."""
+
     # --- words -------------------------------------------------------------------------------
 
     def describe_missing(self, timeout_s: float) -> str:
         """Say what has not come within *timeout_s* seconds, and from whom."""
+        came = len(self.parts) - len(self.missing)
+        return f"{self.method}: {came} of {len(self.parts)} results came within {timeout_s:g} s; missing: {self.whom()}"
+
+    def whom(self) -> str:
+        """Say whose parts have not come."""
         missing = self.missing
         engines = [str(part.engine) for part in missing if part.engine is not None]
         shown = ", ".join(engines[:8]) + (", ..." if len(engines) > 8 else "")
-        whom = f"engine{'s' if len(engines) > 1 else ''} {shown}" if engines else f"{len(missing)} waiting task(s)"
-        came = len(self.parts) - len(missing)
-        return f"{self.method}: {came} of {len(self.parts)} results came within {timeout_s:g} s; missing: {whom}"
+        return f"engine{'s' if len(engines) > 1 else ''} {shown}" if engines else f"{len(missing)} waiting task(s)"

@@ -50,7 +50,8 @@ class Fields:
     @property
     def msg_ids(self) -> list[str]:
         """The ids of the tasks behind this result, each once."""
-        return list(dict.fromkeys(part.task for part in self._collector.parts))
+        self._collector.complete()
+        return list(dict.fromkeys(part.task for part in self._collector.parts if part.task))
 
     # --- times -------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class CallFuture(Fields, Future[Any]):
         if collector.problem is not None:
             self.set_exception(collector.problem)
         elif collector.failed and not self._return_exceptions:  # concurrent.futures.wait looks at this
-            self.set_exception(self._raisable([part.error for part in collector.parts if part.error is not None]))
+            self.set_exception(self._raisable(self._errors()))
         else:
             self.set_result(None)
 
@@ -102,6 +102,10 @@ class CallFuture(Fields, Future[Any]):
                 errors.append(error)
             values.append(part.value if error is None else error)
         return values, errors
+
+    def _errors(self) -> list[RemoteError]:
+        """Return the failures that have come."""
+        return [part.error for part in self._collector.parts if part.error is not None]
 
     def _raisable(self, errors: list[RemoteError]) -> RemoteError:
         return errors[0] if self._single else composite(errors, len(self._collector.parts), self._collector.method)
@@ -189,6 +193,7 @@ class CallFuture(Fields, Future[Any]):
         """
         if self.done():
             return False
+        self._collector.withdraw()
         self._owner.interrupt(self.msg_ids)
         return True
 
@@ -196,6 +201,7 @@ class CallFuture(Fields, Future[Any]):
         """Take back what has not started, and wait for the hub's word; RuntimeError if nothing is left to abort."""
         if self.done():
             raise RuntimeError(f"{self!r} has ended; there is nothing to abort")
+        self._collector.withdraw()
         self._owner.abort(self.msg_ids, None).result(ANSWER_S)
 
     def __repr__(self) -> str:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
+from ippmpi.client.chunks import unpickle_items
 from ippmpi.client.collector import Collector
+from ippmpi.client.failures import composite
 from ippmpi.client.futures import Owner
-from ippmpi.client.maps import FailedItem
-from ippmpi.client.parts import Part
+from ippmpi.client.growing import Growing
 from ippmpi.client.results import AsyncResult
 from ippmpi.errors import RemoteError
-from ippmpi.wire import pickling
-
-
-def unpickle_items(part: Part, pickled: bytes | bytearray) -> list[Any]:
-    """Unpickle the values of one chunk; those of failed items become exceptions."""
-    items = cast("list[Any]", pickling.unpack(pickled))
-    return [_item(part, item) if isinstance(item, FailedItem) else item for item in items]
-
-
-def _item(part: Part, item: FailedItem) -> RemoteError:
-    return RemoteError(item.ename, item.evalue, item.traceback, {"engine_id": part.engine, "method": "map"})
 
 
 class AsyncMapResult(AsyncResult):
@@ -49,7 +39,9 @@ class AsyncMapResult(AsyncResult):
 
     def _combine(self, values: list[Any]) -> Any:
         chunks = [self._filled(value, size) for value, size in zip(values, self._sizes, strict=True)]
-        items = list(chain.from_iterable(chunks))
+        return self._joined(list(chain.from_iterable(chunks)))
+
+    def _joined(self, items: list[Any]) -> Any:
         if not self._arrays or any(isinstance(item, Exception) for item in items):
             return items
         import numpy
@@ -96,6 +88,70 @@ class AsyncMapResult(AsyncResult):
     def progress(self) -> int:
         """The number of items that are there."""
         return sum(self._sizes[index] for index in list(self._collector.order))
+
+
+class AdaptiveMapResult(AsyncMapResult):
+    """The result of a map whose tasks have as many items as is best: to the user, each item is a result of its own."""
+
+    def __init__(
+        self, collector: Growing, owner: Owner, *, ordered: bool, return_exceptions: bool, arrays: bool
+    ) -> None:
+        """See ``AsyncMapResult``."""
+        self._growing = collector
+        super().__init__(
+            owner, collector, sizes=(), ordered=ordered, return_exceptions=return_exceptions, arrays=arrays
+        )
+
+    def _errors(self) -> list[RemoteError]:
+        return [error for chunk in self._growing.chunks for error in chunk.item_errors().values()]
+
+    def _raisable(self, errors: list[RemoteError]) -> RemoteError:
+        return composite(errors, len(self), self._growing.method)
+
+    def _build(self, *, with_errors: bool) -> Any:
+        chunks = self._growing.chunks
+        self._read(chunks)
+        errors = self._errors()
+        if errors and not with_errors:
+            raise self._raisable(errors)
+        return self._joined([item for chunk in chunks for item in chunk.items()])
+
+    def _iterate(self) -> Iterator[Any]:
+        for index in self._indices():
+            chunk = self._growing.chunks[index]
+            self._wait_for(lambda chunk=chunk: chunk.done, None)  # type: ignore[misc]
+            if not chunk.done and self._growing.problem is not None:
+                raise self._growing.problem
+            chunk.read(self._unpickle)
+            errors = {} if self._return_exceptions else chunk.item_errors()
+            for place, item in enumerate(chunk.items()):
+                if place in errors:
+                    raise errors[place]
+                yield item
+
+    def _indices(self) -> Iterator[int]:
+        known = self._growing.chunks if self.ordered else self._growing.order
+        position = 0
+        while self._comes(known, position):
+            yield position if self.ordered else self._growing.order[position]
+            position += 1
+
+    def _comes(self, known: Sequence[object], position: int) -> bool:
+        """Wait until there is one at *position*, or will be none."""
+        if len(known) <= position:
+            self._wait_for(lambda: len(known) > position or self._growing.ended, None)
+        if len(known) <= position and self._growing.problem is not None:
+            raise self._growing.problem
+        return len(known) > position
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self._growing.length
+
+    @property
+    def progress(self) -> int:
+        """The number of items that are there."""
+        return sum(self._growing.chunks[index].size for index in list(self._growing.order))
 
 
 class AsyncGatherResult(AsyncResult):

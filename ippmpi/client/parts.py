@@ -134,12 +134,12 @@ class Part:
     @property
     def failed(self) -> bool:
         """Whether there is a failure (a value that cannot be unpickled shows only when it is read)."""
-        return self.state is State.FAILED
+        return self.error is not None
 
     @property
     def status(self) -> str:
         """``pending``, ``ok``, ``error`` or ``aborted``."""
-        if self.state is State.FAILED:
+        if self.failed:
             return "aborted" if isinstance(self.error, RemoteTaskAborted) else "error"
         return "ok" if self.done else "pending"
 

@@ -18,6 +18,7 @@ import msgspec
 
 from ippmpi import clock
 from ippmpi.client.beginnings import Beginnings
+from ippmpi.client.chunks import ChunkPart
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import BlobSource, BufferSink
 from ippmpi.client.engines import Engines
@@ -128,6 +129,16 @@ class Requests:
             task = self._next_task()
             return [Part(task, engine, method, label, now) for engine in engines]
         return [Part(self._next_task(), None, method, label, now) for _ in range(tasks)]
+
+    def chunk(self, label: str, first: int, size: int) -> ChunkPart:
+        """Make the part for a task that is *size* items of a map."""
+        part = ChunkPart(self._next_task(), None, "map", label, clock.now())
+        part.first, part.size, part.failures, part.engines = first, size, {}, self.engines.records
+        return part
+
+    def candidates(self, placement: Placement) -> int:
+        """Return how many engines may be chosen by *placement*; at least 1."""
+        return max(1, len(self.engines.ids if placement.candidates is None else placement.candidates))
 
     def _next_task(self) -> str:
         return f"{self._client_id}-{next(self._tasks)}"

@@ -60,7 +60,7 @@ class AsyncResult(CallFuture):
         if collector.problem is not None:
             raise collector.problem
         if not collector.ended:
-            raise self._raisable([part.error for part in collector.parts if part.error is not None])
+            raise self._raisable(self._errors())
         if self._return_exceptions if return_exceptions is None else return_exceptions:
             return self._build(with_errors=True)
         if not self._is_built:
@@ -163,6 +163,7 @@ class AsyncResult(CallFuture):
     def split(self) -> tuple[AsyncResult, ...]:
         """Return one result per part, for ``concurrent.futures.wait`` and ``as_completed``."""
         if self._pieces is None:
+            self._collector.complete()
             self._pieces = tuple(self._piece(index) for index in range(len(self._collector.parts)))
         return self._pieces
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from ippmpi.client.chunks import items_of, unpickle_items
 from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.failures import to_error
-from ippmpi.client.mapresults import unpickle_items
+from ippmpi.client.maps import FailedChunk
 from ippmpi.client.parts import Part
 from ippmpi.client.replies import unpickle_reply
 from ippmpi.client.requests import Pending, Requests, UnansweredError
@@ -193,4 +194,7 @@ def _pending(result: StoredResult) -> Pending:
 def _unpickle(part: Part, pickled: bytes | bytearray) -> Any:
     if part.method == "execute":
         return unpickle_reply(part, pickled)
-    return unpickle_items(part, pickled) if part.method == "map" else pickling.unpack(pickled)
+    if part.method == "map":
+        return unpickle_items(part, pickled)
+    value = pickling.unpack(pickled)
+    return items_of(part, value) if isinstance(value, FailedChunk) else value  # of a map, but stored as a call

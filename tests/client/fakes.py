@@ -68,6 +68,7 @@ class FakeHub:
         self.withdrawn: list[int] = []
         self.acks: list[Callable[[], None]] = []
         self.acknowledges = True
+        self.took_s = 0.01  # what engines say of every task
         self.names: dict[int, dict[str, Any]] = {i: {"__name__": "__main__", "engine": i} for i in range(engines)}
         self.aborted: set[str] = set()
         self.stored: list[dict[str, object]] = []
@@ -196,7 +197,7 @@ class FakeHub:
             self._numbers += 1
             self.blobs[self._numbers] = blob
             content = Content(size=len(blob), transfer=self._numbers)
-        self._end(Reply(task, engine, content, None, time.time() - 0.01, time.time()))
+        self._end(Reply(task, engine, content, None, time.time() - self.took_s, time.time()))
 
     def fail(self, task: str, engine: int, failure: Failure) -> None:
         self._end(Reply(task, engine, Content(), failure, time.time() - 0.01, time.time()))

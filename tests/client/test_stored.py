@@ -9,6 +9,7 @@ from client.conftest import Pair
 from client.fakes import FakeHub
 from helpers import eventually
 from ippmpi.client.client import Client
+from ippmpi.client.maps import call_columns
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.messages import Awaited, Content, Failure, Output, Query, Recheck, Reply, StillWaiting
 from ippmpi.wire.pickling import pack
@@ -52,6 +53,15 @@ def test_what_is_stored_is_replayed_and_then_followed(manual: Pair) -> None:
     assert result.stdout == ["", "ab"]
     assert result.get_dict() == {2: "two", 0: "zero"}
     assert rc.outstanding == set()
+
+
+def test_a_stored_task_of_a_map_has_errors_in_the_places_of_items_that_failed(manual: Pair) -> None:
+    rc, hub = manual
+    hub.store("x-1", [], value("x-1", 3, call_columns(pack(divmod).join(), [7, 8], [2, 0])), balanced=True)
+    good, bad = rc.get_result("x-1").get(5)
+    assert good == (3, 1)
+    assert isinstance(bad, ipp.RemoteError)
+    assert bad.ename == "ZeroDivisionError"
 
 
 def test_one_task_on_one_engine_is_a_bare_value_and_a_list_of_ids_is_a_list(manual: Pair) -> None:
