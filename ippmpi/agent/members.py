@@ -10,6 +10,7 @@ from ippmpi.wire.messages import EngineReady, Held
 
 UNASSIGNED = -1
 _REMEMBERED = 1024  # a controller that starts again resends only what was not acknowledged
+_TOLD = 1000
 _FAILED = 256  # a task that is tried again goes before others, so only the last ones may still wait for it
 
 
@@ -56,6 +57,15 @@ class LocalEngine:
     def current_task(self) -> str:
         """Name the task that its output belongs to: the oldest that has not replied, else the last one."""
         return next(iter(self.tasks), self.last_task)
+
+    def untouched(self, begun: str) -> list[str]:
+        """Name the tasks that it has not begun, the oldest thousand, if it has marked *begun* as the last one.
+
+        Without a mark a task begins only if it is the first one.
+        """
+        names = list(self.tasks)
+        position = names.index(begun) if begun in self.tasks else 0
+        return names[position + 1 :][:_TOLD]
 
     def resume(self, ready: EngineReady) -> None:
         """Know what the agent knew that this rank had before; which of its replies were failures, nobody remembers."""

@@ -112,7 +112,11 @@ class _Pipe:
 
 
 class EngineOutput:
-    """Both streams of one engine."""
+    """Both streams of one engine.
+
+    Attributes:
+        begun: the task that was last marked as the one that prints now.
+    """
 
     def __init__(
         self, loop: Loop, engine: LocalEngine, emit: Callable[[Output], None], held: Callable[[], bool]
@@ -125,6 +129,10 @@ class EngineOutput:
         self._pipes: list[_Pipe] = []
         self._news = select.poll()  # one question for both pipes before each reply; most tasks print nothing
         self._marks: dict[str, Marks] = {}
+        self._guess = (
+            engine.ready.printing
+        )  # whose the output is that comes without a mark, to an agent that is new here
+        self.begun = ""
         ready = engine.ready
         for stream, fd in (("stdout", ready.stdout_fd), ("stderr", ready.stderr_fd)):
             try:
@@ -157,6 +165,12 @@ class EngineOutput:
             if marks.task == task:
                 marks.task = None
 
+    def give(self) -> None:
+        """Take note that the engine is about to get a task: what it printed before is not that one's."""
+        if self._guess and self._guess not in self._engine.tasks:  # it has ended, and its reply will not come any more
+            self.replied(self._guess)
+            self._guess = ""
+
     def listen(self) -> None:
         """Go on reading after a hold."""
         for pipe in self._pipes:
@@ -177,6 +191,7 @@ class EngineOutput:
         def take(data: bytes) -> None:
             for task, piece in marks.split(data):
                 self._pass_on(task, stream, piece)
+            self.begun = marks.task or self.begun
 
         return take
 
@@ -217,12 +232,16 @@ class Outputs:
         """Queue all that *task* has printed on *engine*, which has replied to it."""
         self._engines[engine].replied(task)
 
-    def close(self, engine: LocalEngine) -> str:
-        """Queue the rest, stop reading and return the last words of *engine*."""
+    def give(self, engine: LocalEngine) -> None:
+        """*engine* is about to get a task."""
+        self._engines[engine].give()
+
+    def close(self, engine: LocalEngine) -> tuple[str, str]:
+        """Queue the rest and stop reading; return the last words of *engine* and the task that it marked last."""
         output = self._engines.pop(engine)
         output.drain()
         output.close()
-        return output.last_words()
+        return output.last_words(), output.begun
 
     def _held(self) -> bool:
         """Say whether engines have to wait; once yes, until half of the backlog is acknowledged."""

@@ -173,7 +173,7 @@ class Ranks:
         del self._watches[engine]
         self._registration.flush()  # the controller must have heard of it to understand its loss
         self._post.together.flush()  # and of what it has done
-        output = self._outputs.close(engine)
+        output, begun = self._outputs.close(engine)
         killed = ending.signal == signal.SIGKILL or ending == Ending()
         cause = describe(
             ending,
@@ -194,6 +194,7 @@ class Ranks:
                 exit_code=ending.exit_code,
                 signal=ending.signal,
                 output=output,
+                untouched=engine.untouched(begun),
             ),
             on_ack=lambda: self._registration.bury(engine),
         )

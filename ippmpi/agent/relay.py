@@ -93,6 +93,7 @@ class Relay:
         return arrivals
 
     def _begin(self, engine: LocalEngine, run: Run) -> None:
+        self._outputs.give(engine)
         engine.begin(run.task, run.attempt)
         self._traces.busy(engine.ready.pid)
 

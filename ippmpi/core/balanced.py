@@ -188,7 +188,9 @@ class Scheduler:
         if event is not Event.ABORT:
             self.ahead.learn(engine, message)
         elif task.parts[engine.id] is State.RETURNING:
-            yield from self._hand_back(task, engine)
+            if message.content.transfer:  # of a broken peer
+                yield Release(message.content)
+            yield from self.hand_back(task, engine)
             return
         if failure is None or not self._goes_on(task, engine, failure):
             yield from self._ending.end(task, engine.id, event, message)
@@ -203,12 +205,16 @@ class Scheduler:
             return self._try_again(task, engine, failure)
         return self._ending.fail(task, engine.id, failure.kind, failure.evalue, event=Event.ENGINE_DIED, engine=engine)
 
-    def _hand_back(self, task: BalancedTask, engine: Engine) -> Iterator[Effect]:
-        """Put *task*, which *engine* has not begun, back to the front of the queue."""
+    def hand_back(self, task: BalancedTask, engine: Engine) -> Iterator[Effect]:
+        """Put *task*, which *engine* has not begun, back to the front of the queue, if anybody still wants it."""
+        why = "taken back before it started"
+        if task.parts[engine.id] is State.RECALLED:
+            yield from self._ending.fail(task, engine.id, "TaskAborted", why, event=Event.ABORT, engine=engine)
+            return
         self._ending.unload(task, engine)
         task.requeue()
         if self._ledger.owner_of(task) is None:
-            yield from self.drop(task, "TaskAborted", "taken back before it started", event=Event.ABORT)
+            yield from self.drop(task, "TaskAborted", why, event=Event.ABORT)
             return
         yield from self._wait_again(task)
 

@@ -31,11 +31,12 @@ STOPPED = "stopped"
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """An engine that is gone: ``reason`` is short, ``output`` what it printed last."""
+    """An engine that is gone: ``reason`` is short, ``output`` its last words, ``untouched`` tasks it had not begun."""
 
     engine: Engine
     reason: str
     output: str = ""
+    untouched: frozenset[TaskId] = frozenset()
 
 
 class Membership:
@@ -154,7 +155,8 @@ class Membership:
         if engine is None or engine.agent != peer:
             return
         reason = STOPPED if message.expected else message.cause or "its process ended"
-        yield from self._lose([Loss(engine, reason, message.output[-self._ledger.limits.last_output :])])
+        output = message.output[-self._ledger.limits.last_output :]
+        yield from self._lose([Loss(engine, reason, output, frozenset(map(TaskId, message.untouched)))])
         if not self._ledger.agents[peer].engines:
             yield from self._restoring.given_up(peer)
 
@@ -209,8 +211,11 @@ class Membership:
         why = failure("EngineError", _text(loss), engine)
         for task in list(engine.direct.values()):
             yield from self._ending.fail(task, engine.id, why.kind, why.evalue, event=Event.ENGINE_DIED, engine=engine)
-        for balanced in list(engine.balanced.values()):
+        others = [task for task in engine.balanced.values() if task.id in loss.untouched]
+        for balanced in [task for task in engine.balanced.values() if task.id not in loss.untouched]:
             yield from self._scheduler.lose(balanced, engine, why)
+        for balanced in reversed(others):  # each comes back to the front of the queue
+            yield from self._scheduler.hand_back(balanced, engine)
         engine.direct.clear()  # records of ended tasks may keep the engine, but must not keep tasks
         engine.balanced.clear()
 

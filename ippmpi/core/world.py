@@ -55,14 +55,16 @@ class World:
 
     @property
     def occupied(self) -> range:
-        """The ids that nobody else may get."""
-        if self.base is None or not self.engines:
+        """The ids that nobody else may get: all of a world's, as long as one of its engines has one."""
+        if self.base is None or not any(engine.id >= 0 for engine in self.engines.values()):
             return range(0)
         return range(self.base, self.base + self.size)
 
 
 def choose_base(world: World, worlds: Iterable[World]) -> int:
     """Return the old base of *world* if its ids are free, else the lowest base whose ids are."""
+    if world.occupied and world.base is not None:  # some of its engines have their ids
+        return world.base
     taken = sorted((w.occupied for w in worlds if w is not world and w.occupied), key=lambda ids: ids.start)
     if world.base is not None and all(ids.stop <= world.base or world.base + world.size <= ids.start for ids in taken):
         return world.base

@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 
+from ippmpi.identity import identify
 from ippmpi.wire.messages import INLINE_LIMIT, Content
 from ippmpi.wire.pickling import Blob
 
@@ -47,10 +48,18 @@ class Arriving:
     """A request's content in a memory file of the agent's, which may not be complete yet."""
 
     def __init__(self, content: Content) -> None:
-        """Open the file, so that it stays when the agent goes. Raises OSError."""
+        """Open the file, so that it stays when the agent goes. If it has gone already, its successor sends another.
+
+        Raises OSError: the agent lives, and there is no such file.
+        """
         self.transfer = content.transfer
         self._size = content.size
-        self._fd = os.open(content.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = -1
+        try:
+            self._fd = os.open(content.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            if _lives(content.path):
+                raise
 
     def map(self) -> mmap.mmap:
         """Return the complete file as private memory: writable, its pages copied only when written. Call once."""
@@ -64,3 +73,14 @@ class Arriving:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _lives(path: str) -> bool:
+    """Say whether the process in whose ``/proc/<pid>/fd`` *path* is lives."""
+    try:
+        identify(int(path.split("/")[2]))
+    except ProcessLookupError:
+        return False
+    except (ValueError, IndexError):  # it is no such path: nobody will send another
+        return True
+    return True

@@ -301,7 +301,10 @@ class RegisterEngines(Message, frozen=True):
 
 
 class EngineLost(Message, frozen=True):
-    """An engine's process is gone. ``cause`` is for people; ``expected`` if it was told to stop."""
+    """An engine's process is gone. ``cause`` is for people; ``expected`` if it was told to stop.
+
+    ``untouched``: tasks that it had been given and had certainly not begun.
+    """
 
     ROUTE: ClassVar[str] = "agent -> hub"
     world: str
@@ -311,6 +314,7 @@ class EngineLost(Message, frozen=True):
     exit_code: int | None = None
     signal: int | None = None
     output: str = ""
+    untouched: list[str] = []
 
 
 # --- engine -> agent -> hub -> client ------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.fakes import Child, HandLoop, Node, StartChild, Talk
+from agent.fakes import Child, HandLoop, Node, Parcel, StartChild, Talk
 from ippmpi.agent import output as output_module
 from ippmpi.agent.members import UNASSIGNED, LocalEngine
 from ippmpi.wire.marks import mark
-from ippmpi.wire.messages import Output
+from ippmpi.wire.messages import Content, Output, Run
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_the_last_words_are_kept_and_what_is_left_in_the_pipes_is_passed_on(
     process.print("x" * 5000)
     process.print("last é", "err")
     process.close()
-    words = node.outputs.close(engine)
+    words, _ = node.outputs.close(engine)
     assert words.endswith("last é")
     assert len(words.encode()) == output_module.LAST_WORDS
     assert (text(node), text(node, "stderr")) == (b"x" * 5000, "last é".encode())
@@ -128,7 +128,7 @@ def test_output_belongs_to_the_task_that_the_engine_says_whatever_has_replied(
     process.tell(f"os.write(out[1], {mark('c-1') + b'one' + mark('d-1') + b'two'!r})")
     loop.until(lambda: text(node) == b"onetwo")
     assert [(o.task, o.text) for o in node.controller.sent] == [("c-1", b"one"), ("d-1", b"two")]
-    assert node.outputs.close(engine) == "onetwo"
+    assert node.outputs.close(engine) == ("onetwo", "d-1")
 
 
 def test_what_a_task_prints_without_a_mark_is_its_own_also_after_one_that_had_one(
@@ -175,3 +175,20 @@ def test_a_new_agent_learns_whose_the_output_is_that_it_finds(node: Node, loop: 
     process.print("four")
     loop.until(lambda: text(node) == b"end of onetwofour")
     assert node.controller.of(Output)[-1].task == "d-1"
+
+
+def test_what_a_new_agent_is_told_ends_with_the_first_task_that_it_passes_on_itself(
+    node: Node, loop: HandLoop, process: Child
+) -> None:
+    ready = msgspec.structs.replace(process.ready(), finished={"a-1": 0}, printing="a-1")
+    engine = LocalEngine(ready, Talk("engine:0"), 0)
+    engine.resume(ready)
+    node.members.add(engine)
+    node.members.assign(engine, 0)
+    node.outputs.open(engine)
+    process.print("late words of a-1")
+    node.relay.on_run(Parcel(node.controller, Run("b-1", "apply", [0], [Content(b"x")])))
+    process.print("b-1 begins")
+    loop.until(lambda: len(node.controller.of(Output)) == 2)
+    found = [(o.task, o.text) for o in node.controller.of(Output)]
+    assert found == [("a-1", b"late words of a-1"), ("b-1", b"b-1 begins")]

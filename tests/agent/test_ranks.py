@@ -18,6 +18,7 @@ from ippmpi.agent.registration import PATIENCE_S
 from ippmpi.agent.stopping import GRACE_S, TERM_GRACE_S
 from ippmpi.agent.traces import Traces
 from ippmpi.errors import ProtocolError
+from ippmpi.wire.marks import mark
 from ippmpi.wire.messages import (
     Assigned,
     Content,
@@ -335,3 +336,25 @@ def test_registration_does_not_open_descriptors_for_ever(staff: Staff, child: St
     process.close()
     staff.loop.until(lambda: staff.controller.of(EngineLost))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_dead_rank_had_not_begun_is_told(staff: Staff, child: StartChild) -> None:
+    process = child()
+    staff.join(process, 0, 1, 1)
+    staff.number()
+    for task in ("a-1", "a-2", "a-3", "a-4"):
+        staff.node.relay.on_run(Parcel(staff.controller, Run(task, "apply", [0], [Content(b"x")])))
+    process.print(mark("a-2", "a-1").decode(), "err")
+    process.process.kill()
+    staff.loop.until(lambda: staff.controller.of(EngineLost))
+    assert staff.controller.of(EngineLost)[0].untouched == ["a-3", "a-4"]
+
+
+@pytest.mark.parametrize(("begun", "untouched"), [("", ["b", "c"]), ("a", ["b", "c"]), ("c", []), ("gone", ["b", "c"])])
+def test_the_first_task_may_have_begun_without_a_mark(
+    node: Node, child: StartChild, begun: str, untouched: list[str]
+) -> None:
+    engine = node.join(child())
+    for task in ("a", "b", "c"):
+        engine.begin(task)
+    assert engine.untouched(begun) == untouched

@@ -93,11 +93,12 @@ def events(life: Life, c: Chance) -> list[tuple[int, Callable[[], Any]]]:
         ),
         (8, lambda: life.engines_succeed(c.some(lambda: (c.number(), c.flag()), 6, 1))),
         (8, lambda: life.engine_replies(c.number(), c.failure(), c.flag(), c.flag())),
+        (3, lambda: life.engines_reply_together(c.number(), c.some(c.failure, 5, 1), c.seldom())),
         (2, lambda: life.engine_replies_late(c.number(), c.failure(), c.flag())),
         (1, lambda: life.engine_replies_nonsense(c.number(), c.engine(), c.flag(), c.number())),
         (1, lambda: life.engine_prints(c.number(), c.flag())),
         (1, lambda: life.upload_fails(c.number(), c.number())),
-        (3, lambda: life.time_passes(c.random.choice((0.0, 0.5, 2.0, 10.0)))),
+        (3, lambda: life.time_passes(c.random.choice((0.0, 0.03, 0.03, 0.5, 2.0, 10.0)))),
     ]
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from core.house import ALICE, House, agent, small_house
 from ippmpi.core.ahead import AHEAD_S, MOST_AHEAD, PATIENCE_S
+from ippmpi.core.effects import Release
 from ippmpi.core.task import State
 from ippmpi.ids import EngineId, TaskId
-from ippmpi.wire.messages import Abort, Content, Failure, Placement, Reply, Revoke
+from ippmpi.wire.messages import Abort, Content, EngineLost, Failure, Placement, Reply, Revoke
 
 TAKEN_BACK = Failure("TaskAborted", "taken back before it started", kind="TaskAborted")
 
@@ -135,3 +136,32 @@ def test_nothing_is_asked_back_of_engines_that_go_on() -> None:
         finish(house, 0, 1e-4)
     house.tick(now + 10)
     assert house.hub.next_deadline() is None
+
+
+def test_a_large_value_that_comes_with_a_task_given_back_is_dropped() -> None:
+    house, _ = warm(1, 24)
+    *_, last = held(house)
+    house.tick(PATIENCE_S * 1.1)
+    value = Content(size=9, transfer=7)
+    effects = house.handle(agent(), Reply(last, 0, value, TAKEN_BACK))
+    assert Release(value) in effects
+
+
+def test_what_a_lost_engine_had_not_begun_runs_elsewhere_in_its_order_without_a_retry() -> None:
+    house, _ = warm(2, 24)
+    first, *others = held(house, 0)
+    here = held(house, 1)
+    house.handle(agent(), EngineLost("w", 0, "signal 9", untouched=[*others, "nobody-1"]))
+    assert house.failures() == [(first, 0, "EngineError")]
+    done = []
+    while house.hub.ledger.tasks:
+        done.append(finish(house, 1, 1e-4))
+    assert done[: len(here + others)] == here + others
+
+
+def test_what_its_client_took_back_and_a_lost_engine_had_not_begun_is_aborted() -> None:
+    house, _ = warm(1, 24)
+    _, second, *_ = held(house)
+    house.handle(ALICE, Abort(1, [second]))
+    house.handle(agent(), EngineLost("w", 0, "signal 9", untouched=[second]))
+    assert (second, 0, "TaskAborted") in house.failures()

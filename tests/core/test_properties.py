@@ -248,7 +248,9 @@ class Life(RuleBasedStateMachine):
     def known_engine_is_lost(self, number: int, really: bool) -> None:
         engine = self.pick(self.hub.ledger.engines.values(), number)
         if engine is not None and really:
-            self.say(engine.agent, EngineLost(engine.world, engine.rank, "signal 11", output="Segfault"))
+            untouched = [*engine.balanced, *engine.direct][1::2]
+            message = EngineLost(engine.world, engine.rank, "signal 11", output="Segfault", untouched=untouched)
+            self.say(engine.agent, message)
             assert self.hub.ledger.engines.get(engine.id) is not engine
 
     # --- clients ask ---

@@ -6,14 +6,17 @@ from core.house import agent, records
 from ippmpi.core.engine import Engine
 from ippmpi.core.world import World, choose_base
 from ippmpi.errors import ProtocolError
-from ippmpi.ids import WorldId
+from ippmpi.ids import EngineId, WorldId
 from ippmpi.wire.messages import EngineRecord, RegisterEngines
 
 
-def world(name: str, size: int, *, base: int | None = None, ranks: int = 0) -> World:
+def world(name: str, size: int, *, base: int | None = None, ranks: int = 0, anew: int = 0) -> World:
+    """Return a world whose first *ranks* have ids, if it has a *base*, and whose next *anew* have none yet."""
     made = World(WorldId(name), size)
     made.base = base
-    made.engines = {r.rank: Engine(agent(), made.id, r, 10) for r in records(range(ranks))}
+    made.engines = {r.rank: Engine(agent(), made.id, r, 10) for r in records(range(ranks + anew))}
+    for rank in range(ranks if base is not None else 0):
+        made.engines[rank].id = EngineId((base or 0) + rank)
     return made
 
 
@@ -34,9 +37,17 @@ def test_a_partly_lost_world_keeps_all_its_ids_and_a_lost_one_none() -> None:
 
 
 def test_a_world_gets_its_old_base_back_if_it_is_free() -> None:
-    again = world("x", 4, base=7, ranks=4)
+    again = world("x", 4, base=7, anew=4)
     assert choose_base(again, [again, world("a", 4, base=0, ranks=4)]) == 7
     assert choose_base(again, [again, world("a", 4, base=9, ranks=4)]) == 0
+
+
+def test_a_world_that_others_wait_to_complete_keeps_no_ids_and_one_with_an_id_keeps_its_base() -> None:
+    waiting = world("a", 4, base=0, anew=3)
+    assert choose_base(world("x", 2, anew=2), [waiting]) == 0
+    partly = world("x", 2, base=0, ranks=1, anew=1)
+    assert choose_base(partly, [partly, waiting]) == 0
+    assert choose_base(waiting, [partly, waiting]) == 2
 
 
 @pytest.mark.parametrize("ranks", [[0, 0], [4], [-1]])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -329,3 +331,22 @@ def test_a_request_is_the_only_one_if_the_agent_knew_that_all_before_it_had_ende
     agent.requests.replied("c-3")
     agent.run("c-4")
     assert agent.take().sole
+
+
+def test_a_content_whose_agent_died_before_it_was_opened_is_waited_for_until_it_is_sent_again(agent: Agent) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    agent.run("c-1", Content(size=10, transfer=4, path=f"/proc/{process.pid}/fd/7"))
+    agent.run("c-2")
+    assert not agent.requests.news(), "c-2 waits for its turn"
+    assert [request.task for request in agent.requests.agent_changed()] == ["c-1"]
+    agent.run("c-1", agent.memory(5, b"0123456789"))
+    agent.say(ContentReady(5))
+    assert [agent.take().task, agent.take().task] == ["c-1", "c-2"]
+    assert agent.replies == []
+
+
+def test_a_content_that_its_living_agent_does_not_have_is_a_failure(agent: Agent) -> None:
+    agent.run("c-1", Content(size=10, transfer=4, path=f"/proc/{os.getpid()}/fd/999999"))
+    work = agent.take()
+    assert "did not arrive" in work.content.evalue

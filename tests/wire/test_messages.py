@@ -41,7 +41,7 @@ MESSAGES: list[m.Message] = [
     m.StopEngines([0]),
     m.RegisterEngines("w1", 4, [RECORD], True, [[m.Held("a-1", 1), m.Held("a-2", 0, True)]]),
     m.StillWaiting([m.Awaited("a-1", [0, 3]), m.Awaited("a-2", [])]),
-    m.EngineLost("w1", 3, "killed", True, 1, 9, "last words"),
+    m.EngineLost("w1", 3, "killed", True, 1, 9, "last words", ["a-3"]),
     m.Reply("a-1", 3, CONTENTS[0], FAILURE, 1.0, 2.0, 1),
     m.Replies("a-1", [m.Reply("a-1", 3, CONTENTS[0]), m.Reply("a-1", 4, m.Content(), FAILURE, 1.0, 2.0, 1)]),
     m.Output("a-1", 3, "stdout", b"\xff text"),
