@@ -48,11 +48,12 @@ def noop(item: int) -> int:
 
 
 def busy(seconds: float) -> float:
-    """Sleep: engines may be more than cores, and what is measured is who waits for whom."""
+    """Sleep, since engines may be more than cores, and what is measured is who waits for whom; return how long."""
     import time
 
+    started = time.perf_counter()
     time.sleep(seconds)
-    return seconds
+    return time.perf_counter() - started
 
 
 def took_s(call: Callable[[], object]) -> float:
@@ -74,12 +75,22 @@ def short_beside_long_s(view: ipp.LoadBalancedView, long_s: float) -> float:
     return took
 
 
-def pareto_ratio(view: ipp.LoadBalancedView, seed: int) -> float:
-    """Map over 2,000 heavy-tailed times; return the time it took by that of the ideal schedule."""
+def pareto_ratios(view: ipp.LoadBalancedView, seed: int) -> tuple[float, float]:
+    """Map over 2,000 heavy-tailed times; return the time it took by that of the ideal schedule.
+
+    Of the times that were asked for, and of those that the items really slept.
+    """
     source = random.Random(seed)
     times = [0.001 * source.paretovariate(1.5) for _ in range(2000)]
-    ideal_s = max(sum(times) / RANKS, max(times))
-    return took_s(lambda: view.map_sync(busy, times)) / ideal_s
+    started = time.perf_counter()
+    slept = view.map_sync(busy, times)
+    took = time.perf_counter() - started
+    return took / ideal_s(times), took / ideal_s(slept)
+
+
+def ideal_s(times: list[float]) -> float:
+    """Return a bound that no schedule on all ranks can beat."""
+    return max(sum(times) / RANKS, max(times))
 
 
 def rows(view: ipp.LoadBalancedView, rounds: int, long_s: float) -> list[Row]:
@@ -89,6 +100,7 @@ def rows(view: ipp.LoadBalancedView, rounds: int, long_s: float) -> list[Row]:
         return [measure(number) for number in range(rounds)]
 
     fast = 200 * IPYPARALLEL_PER_S
+    pareto = [pareto_ratios(view, number) for number in range(rounds)]
     return [
         Row("map of 20,000 no-ops", repeated(lambda _: noop_rate(view.map_sync)), "/s", fast, least=True),
         Row(
@@ -101,7 +113,8 @@ def rows(view: ipp.LoadBalancedView, rounds: int, long_s: float) -> list[Row]:
             "s",
             1.0,
         ),
-        Row("2,000 items, Pareto 1.5 from 1 ms: times the ideal", repeated(lambda i: pareto_ratio(view, i)), "x", 1.2),
+        Row("2,000 items, Pareto 1.5 from 1 ms: times the ideal", [asked for asked, _ in pareto], "x", 1.2),
+        Row("... times the ideal of what the items really slept", [slept for _, slept in pareto], "x", 1.2),
     ]
 
 

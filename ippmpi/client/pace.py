@@ -6,7 +6,7 @@ The first tasks are single items. While they prove to be short, tasks grow; a lo
 from __future__ import annotations
 
 CHUNK_S = 0.010
-"""What a task should take at most: short enough that nothing waits long behind it."""
+"""What a task should take at most, or half an item more: short enough that nothing waits long behind it."""
 
 LEAST_S = 0.001
 """What a task should take at least, if its items are short, even when few are left: less is mostly overhead."""
@@ -50,6 +50,6 @@ class Pace:
         """Return how many items the next task should have, of *left* that remain for *engines*."""
         if not self._grown:
             return 1
-        most = min(GROWTH * self._grown, CHUNK_S / self._item_s)
+        most = min(GROWTH * self._grown, round(CHUNK_S / self._item_s))
         share = max(left / (SHARES * engines), LEAST_S / self._item_s)
-        return max(1, min(int(most), int(share), left))
+        return max(1, min(most, int(share), left))
