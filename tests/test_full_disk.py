@@ -68,7 +68,7 @@ with running(folder / "profile", 2, "local") as (cluster, rc):
     said["right when full and restored"] = work(balanced, range(40))
     resize("64m")
     said["right with room"] = work(balanced, range(20))
-    eventually(lambda: error_of(lambda: work(balanced, [1])) == "" and "can be written again" in log.read_text(), 20)
+    eventually(lambda: error_of(lambda: work(balanced, [1])) == "" and "can be written again" in log.read_text(), 60)
     rc[0].push({"a": bytes(8_000_000)}, block=True)
     said["size"] = rc[0].apply_sync(lambda: len(a))
     last = balanced.apply_async(lambda: "last")

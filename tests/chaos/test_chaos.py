@@ -1,8 +1,7 @@
-"""A short run of chaos: one seed that is always the same, and one that nobody has seen."""
+"""A short run of chaos, with a seed that is always the same: ``make chaos`` takes any, and its time."""
 
 from __future__ import annotations
 
-import random
 import threading
 
 import pytest
@@ -12,15 +11,14 @@ from chaos.proxy import Proxy
 from chaos.run import chaos
 
 SECONDS = 25.0
+SEED = 1
 
 
 @pytest.mark.mpi
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, None], ids=["fixed", "random"])
-def test_random_work_survives_random_harm(seed: int | None) -> None:
-    chosen = random.randrange(1 << 30) if seed is None else seed
+def test_random_work_survives_random_harm() -> None:
     before = set(threading.enumerate())
-    assert chaos(SECONDS, chosen) == [], f"seed {chosen}"
+    assert chaos(SECONDS, SEED) == []
     assert set(threading.enumerate()) <= before
 
 
