@@ -112,6 +112,7 @@ class Store:
         self._owed: dict[int, EngineRecord | None] = {}  # engines that have joined, or (None) left, and are not written
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._next_drop = 0.0
+        self._prune_later = False  # even if nothing more comes to be written
         self._writable = True
         self._turned = time.monotonic()
         self._failed = 0.0
@@ -216,6 +217,8 @@ class Store:
         if entries:
             self._write(entries)
             self._call_soon(functools.partial(_call_all, [entry[2] for entry in entries]))
+        elif self._prune_later:
+            self._prune()
         question, self._question = self._question, None
         if question is not None:
             self._call_soon(self._look_up(question))
@@ -232,9 +235,10 @@ class Store:
     def _gather(self) -> tuple[list[_Entry], bool]:
         """Wait for records; return them, and whether there may be more. A question ends the gathering."""
         entries: list[_Entry] = []
+        patience_s = DROP_EVERY_S if self._prune_later else None
         with contextlib.suppress(queue.Empty):
             while True:
-                entry = self._queue.get_nowait() if entries else self._queue.get()
+                entry = self._queue.get_nowait() if entries else self._queue.get(timeout=patience_s)
                 if entry is None:
                     return entries, False
                 if isinstance(entry, _Question):
@@ -294,7 +298,9 @@ class Store:
     def _prune(self) -> None:
         now = time.monotonic()
         if now < self._next_prune and not (self._database.full and now >= self._next_drop):
+            self._prune_later = self._database.full
             return
+        self._prune_later = False
         self._next_prune = now + PRUNE_EVERY_S
         self._next_drop = now + DROP_EVERY_S
         try:

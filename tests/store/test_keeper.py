@@ -405,3 +405,10 @@ def test_a_disk_that_hangs_does_not_stop_the_work(
             assert store.queued > 10
             other.execute("ROLLBACK")
         dones.wait(200)
+
+
+def test_what_is_over_a_limit_goes_soon_also_if_nothing_more_is_written(tmp_path: Path, dones: Dones) -> None:
+    with opened(tmp_path / "s", dones, StoreLimits(requests=10)) as store:
+        for number in range(100):  # each is a transaction of its own, faster than pruning is tried
+            keep(store, dones, submit(number, [0]), reply(number, 0))
+        eventually(lambda: len(store.load()) <= 10, what="the oldest are dropped")
