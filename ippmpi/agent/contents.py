@@ -1,7 +1,8 @@
 """Large contents on this node: memory files that engines map, in both directions.
 
 Down: one memory file per content, filled as the transfer arrives, then sealed; engines open it under
-``/proc/<agent>/fd`` and map it privately. Up: the engine's own memory file is read where it is. So
+``/proc/<agent>/fd`` and map it privately. A content for one engine that a controller on this host hands on
+as a file is handed on again, for the engine to read. Up: the engine's own memory file is read where it is. So
 nothing has a name in a file system and nothing stays behind after a kill.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from ippmpi.agent.members import FanOut, LocalEngine
 from ippmpi.agent.seams import Conversation
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import SMALLEST, path_of, take
 from ippmpi.wire.messages import Content, ContentReady
 
 _log = logging.getLogger(__name__)
@@ -61,10 +63,10 @@ class FileSource:
     """Reads a complete memory file of an engine; owns *fd*."""
 
     def __init__(self, fd: int, size: int) -> None:
-        """Offer the first *size* bytes of *fd*. ``position``: how far it was read."""
+        """Offer the first *size* bytes of *fd*. ``position``: how far it was read; ``fd``: the file."""
         self.size = size
         self.position = 0
-        self._fd = fd
+        self.fd = fd
 
     def available(self) -> int:
         """Count all bytes: the engine wrote the file before it replied."""
@@ -73,11 +75,11 @@ class FileSource:
     def read(self, start: int, stop: int) -> bytes:
         """Return bytes ``[start, stop)``."""
         self.position = stop
-        return os.pread(self._fd, stop - start, start)
+        return os.pread(self.fd, stop - start, start)
 
     def close(self) -> None:
         """Let the memory go."""
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class Arrival:
@@ -101,17 +103,22 @@ class Arrival:
         self.on_lost: Callable[[], None] | None = None
         self._done = done
         self._ended = False
-        self._sink = _memory_sink(f"ippmpi-{number}", content.size)
         fan = FanOut(self._close)
         self._targets = [(engine, fan.expect(engine)) for engine in engines]
+        # several engines share the pages of one memory file; one engine reads the file into memory of its own
+        self._handed = _handed(controller, content) if len(self._targets) == 1 else -1
+        self._sink = _memory_sink(f"ippmpi-{number}", content.size) if self._handed < 0 else None
         self._release = fan.close
         # without a memory file there is nothing to open, and the error that engines get says so
-        path = f"/proc/{os.getpid()}/fd/{self._sink.fd if self._sink else 'none'}"
+        fd = self._sink.fd if self._sink else self._handed
+        path = path_of(fd) if fd >= 0 else f"/proc/{os.getpid()}/fd/none"
         self.local = Content(size=content.size, transfer=number, path=path)
 
     def start(self) -> None:
         """Let the bytes come; called after the headers that name them were queued, since order is theirs to set."""
-        if self._sink:
+        if self._handed >= 0:
+            self._on_end(True)
+        elif self._sink:
             self._controller.accept(self.remote.transfer, self._sink, self._on_end, self.on_lost)
         else:
             self._controller.reject(self.remote.transfer)
@@ -132,7 +139,7 @@ class Arrival:
         if self._ended:
             return
         self._ended = True
-        failed = not complete or self._sink is None or self._sink.error is not None
+        failed = not complete or (self._handed < 0 and (self._sink is None or self._sink.error is not None))
         if self._sink and not failed:
             self._seal(self._sink.fd)
         for engine, met in self._targets:
@@ -151,7 +158,20 @@ class Arrival:
             self._controller.reject(self.remote.transfer)
         if self._sink:
             self._sink.close()
+        if self._handed >= 0:
+            os.close(self._handed)
         self._done()
+
+
+def _handed(controller: Conversation, content: Content) -> int:
+    """Open the file that the controller hands on; -1: there is none that could be opened."""
+    if not content.path:
+        return -1
+    try:
+        return take(content.path, content.size, controller.peer_pid)
+    except OSError as error:
+        _log.debug("a content of %d bytes is pulled: %s", content.size, error)
+        return -1
 
 
 def _memory_sink(name: str, size: int) -> MemorySink | None:
@@ -193,7 +213,8 @@ class Contents:
             self._offered.discard(source)
             source.close()
 
-        return Content(size=content.size, transfer=transfer), end
+        path = path_of(source.fd) if self._controller.peer_pid and content.size >= SMALLEST else ""
+        return Content(size=content.size, transfer=transfer, path=path), end
 
     def progress(self) -> int:
         """Return a number that changes while offered contents are on their way."""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from ippmpi.handed import STEP_BYTES, memory, read
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ippmpi.wire.pickling import Blob
+
+
+Flat = bytearray | bytes | mmap.mmap
+"""A value that has arrived, to be unpickled."""
+
+LARGE = 1 << 20
+"""Bytes; smaller buffers come from memory that is warm already."""
 
 
 class BlobSource:
@@ -46,7 +59,7 @@ class BufferSink:
 
     def __init__(self, size: int) -> None:
         """Allocate *size* bytes."""
-        self.buffer = bytearray(size)
+        self.buffer: bytearray | mmap.mmap = memory(size) if size >= LARGE else bytearray(size)
 
     @property
     def size(self) -> int:
@@ -56,3 +69,36 @@ class BufferSink:
     def write(self, offset: int, data: memoryview) -> None:
         """Take the next bytes."""
         self.buffer[offset : offset + len(data)] = data
+
+
+class Fetching:
+    """Reads a handed file into the buffer of *sink*, a step at a time: the thread has other work as well."""
+
+    def __init__(
+        self, fd: int, sink: BufferSink, call_soon: Callable[[Callable[[], None]], None], on_end: Callable[[bool], None]
+    ) -> None:
+        """Own *fd*, begin at once; *on_end* hears whether the content is whole."""
+        self._fd = fd
+        self._view = memoryview(sink.buffer)
+        self._position = 0
+        self._call_soon = call_soon
+        self._on_end = on_end
+        self._step()
+
+    def _step(self) -> None:
+        stop = min(self._position + STEP_BYTES, len(self._view))
+        try:
+            read(self._fd, self._view, self._position, stop)
+        except OSError:
+            self._end(whole=False)
+            return
+        self._position = stop
+        if stop == len(self._view):
+            self._end(whole=True)
+        else:
+            self._call_soon(self._step)
+
+    def _end(self, *, whole: bool) -> None:
+        os.close(self._fd)
+        self._view.release()
+        self._on_end(whole)

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, cast
 
 from ippmpi.client.collector import Collector
+from ippmpi.client.contents import Flat
 from ippmpi.client.futures import Owner
 from ippmpi.client.maps import FailedItem
 from ippmpi.client.parts import Part
@@ -15,7 +16,7 @@ from ippmpi.errors import RemoteError
 from ippmpi.wire import pickling
 
 
-def unpickle_items(part: Part, pickled: bytes | bytearray) -> list[Any]:
+def unpickle_items(part: Part, pickled: Flat) -> list[Any]:
     """Unpickle the values of one chunk; those of failed items become exceptions."""
     items = cast("list[Any]", pickling.unpack(pickled))
     return [_item(part, item) if isinstance(item, FailedItem) else item for item in items]

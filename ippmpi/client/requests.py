@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,12 +20,13 @@ import msgspec
 from ippmpi import clock
 from ippmpi.client.beginnings import Beginnings
 from ippmpi.client.collector import Collector
-from ippmpi.client.contents import BlobSource, BufferSink
+from ippmpi.client.contents import BlobSource, BufferSink, Fetching, Flat
 from ippmpi.client.engines import Engines
 from ippmpi.client.failures import to_error
 from ippmpi.client.parts import Part
 from ippmpi.client.transport import Incoming, Receiver, Transport
 from ippmpi.errors import IppmpiError, RemoteError
+from ippmpi.handed import SMALLEST, HandedFile, take
 from ippmpi.wire.messages import (
     INLINE_LIMIT,
     Abort,
@@ -50,6 +52,10 @@ log = logging.getLogger(__name__)
 
 WAITING_TOGETHER = 1000
 """How many tasks one ``StillWaiting`` names."""
+
+
+MOST_HANDED = 4 << 30
+"""Bytes that may wait in files for the controller to take them; beyond this contents are sent."""
 
 
 class UnansweredError(IppmpiError):
@@ -108,6 +114,8 @@ class Requests:
         self._heard: set[int] = set()  # questions that the hub has, so that they are not sent again
         self._fresh = True
         self._was_connected = False
+        self._handed = 0
+        self._handing = threading.Lock()
         self._handlers: dict[type[Message], Callable[[Any, Incoming], None]] = {
             Reply: self.on_reply,
             Replies: self.on_replies,
@@ -155,7 +163,8 @@ class Requests:
             self.transport.call_soon(lambda: self._send(ready, pending))
         else:
             pending.collector.hold()
-            self.transport.call_soon(lambda: self._send_large(message, blobs, pending))
+            files = [self._hand(blob) for blob in blobs]
+            self.transport.call_soon(lambda: self._send_large(message, blobs, files, pending))
         if self.problem is not None:  # broken since the check; then nobody would end this one
             self.pending.pop(message.task, None)
             raise self.problem
@@ -164,21 +173,44 @@ class Requests:
         pending.sent = True
         self.transport.send(message, on_ack)
 
-    def _send_large(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
-        contents = [self._content(blob) for blob in blobs]
+    def _hand(self, blob: Blob) -> HandedFile | None:
+        """Write *blob* to a file for a controller on this host, so that the I/O thread need not send its bytes."""
+        folder = self.transport.folder
+        if not folder or blob.size < SMALLEST or (self._handed and self._handed + blob.size > MOST_HANDED):
+            return None
+        try:
+            file = HandedFile(folder, blob.parts, blob.size)
+        except OSError as error:
+            log.debug("a content of %d bytes is sent, since it cannot be handed on: %s", blob.size, error)
+            return None
+        with self._handing:
+            self._handed += blob.size
+        return file
+
+    def _take_back(self, file: HandedFile) -> None:
+        with self._handing:
+            self._handed -= file.size
+        file.close()
+
+    def _send_large(self, message: Submit, blobs: list[Blob], files: list[HandedFile | None], pending: Pending) -> None:
+        contents = [self._content(blob, file) for blob, file in zip(blobs, files, strict=True)]
         offered = [content.transfer for content in contents if content.transfer]
 
         def on_ack() -> None:
             for transfer in offered:
                 self.transport.withdraw(transfer)
+            for file in files:
+                if file is not None:
+                    self._take_back(file)
             pending.collector.release()
 
         self._send(msgspec.structs.replace(message, contents=contents), pending, on_ack)
 
-    def _content(self, blob: Blob) -> Content:
+    def _content(self, blob: Blob, file: HandedFile | None) -> Content:
         if blob.size <= INLINE_LIMIT:
             return Content(inline=blob.join())
-        return Content(size=blob.size, transfer=self.transport.offer(BlobSource(blob)))
+        path = "" if file is None else file.path
+        return Content(size=blob.size, transfer=self.transport.offer(BlobSource(blob)), path=path)
 
     def ask(self, question: Callable[[int], Message]) -> Future[Any]:
         """Send the message that *question* makes of a request number; return the future of its answer."""
@@ -334,16 +366,24 @@ class Requests:
             self._finish(message, pending, index, sink.buffer if whole else None)
             incoming.done()
 
+        if message.content.path:
+            try:
+                fd = take(message.content.path, message.content.size, self.transport.peer_pid)
+            except OSError as error:
+                log.debug("the value of %s is pulled: %s", message.task, error)
+            else:
+                Fetching(fd, sink, self.transport.call_soon, on_end)
+                return
         # a hub that has lost its memory sends the reply again, see ``StillWaiting``
         self.transport.accept(message.content.transfer, sink, on_end, lambda: None)
 
-    def _finish(self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None) -> None:
+    def _finish(self, message: Reply, pending: Pending, index: int, value: Flat | None) -> None:
         if index not in pending.ended:  # else it came twice
             pending.collector.take([self._outcome(message, pending, index, value)])
 
     def _outcome(
-        self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None
-    ) -> tuple[int, bytes | bytearray | RemoteError]:
+        self, message: Reply, pending: Pending, index: int, value: Flat | None
+    ) -> tuple[int, Flat | RemoteError]:
         pending.ended.add(index)
         collector = pending.collector
         part = collector.parts[index]

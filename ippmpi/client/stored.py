@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ippmpi.client.collector import Collector
+from ippmpi.client.contents import Flat
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.failures import to_error
 from ippmpi.client.mapresults import unpickle_items
@@ -190,7 +191,7 @@ def _pending(result: StoredResult) -> Pending:
     return Pending(collector, 0, indices, len(parts))
 
 
-def _unpickle(part: Part, pickled: bytes | bytearray) -> Any:
+def _unpickle(part: Part, pickled: Flat) -> Any:
     if part.method == "execute":
         return unpickle_reply(part, pickled)
     return unpickle_items(part, pickled) if part.method == "map" else pickling.unpack(pickled)

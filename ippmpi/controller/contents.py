@@ -1,7 +1,8 @@
 """Large contents on their way through the controller: from one link into the spool, from there to others.
 
 Inside the hub ``Content.transfer`` is a key of this table; on every link it is a number of that
-link. A content is passed on while it still arrives. Its file is free again when the hub has
+link. A content is passed on while it still arrives; between processes of one host whole ones are handed on as
+files instead (``ippmpi.handed``). Its file is free again when the hub has
 released it (a reply's: when its receiver has acknowledged it) and nobody pulls it any more.
 A reply's that no client waits for goes to the shelf.
 """
@@ -9,6 +10,7 @@ A reply's that no client waits for goes to the shelf.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +19,7 @@ import msgspec
 from ippmpi.controller.seams import Callback, Speaker
 from ippmpi.controller.shelf import Shelf
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import take
 from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool, SpoolFile
 from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
@@ -39,6 +42,8 @@ MOST_CONTENTS = 100_000
 class Item:
     """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
 
+    ``path``: where its sender, a process of this host, hands it on as a file.
+
     ``sender`` is None if it came to an earlier controller.
 
     ``engine``: whose reply it is (-1: a request's content). ``broken``: it could not be written to
@@ -55,6 +60,7 @@ class Item:
     file: SpoolFile | None = None
     broken: bool = False
     interrupted: bool = False
+    path: str = ""
     offers: dict[tuple[str, int], Offer] = field(default_factory=dict)
 
     def end(self) -> None:
@@ -210,7 +216,7 @@ class Contents:
         if number < 0 or not 0 < content.size <= LARGEST_CONTENT:
             raise ProtocolError(f"task {task[:200]}: transfer {number} of {content.size} bytes")
         self._last_key += 1
-        items.append(Item(self._last_key, task, content.size, sender, number))
+        items.append(Item(self._last_key, task, content.size, sender, number, path=content.path))
         return Content(size=content.size, transfer=self._last_key)
 
     def _interrupted(self, sender: Speaker, reply: Reply) -> Item | None:
@@ -235,6 +241,8 @@ class Contents:
                 self._results.setdefault((item.task, item.engine), item.key)  # the hub drops one that came again
             self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
+                if item.path and self._adopt(item):
+                    continue
                 item.file = item.file or self._spool.create(item.key, item.size)
                 assert item.sender is not None
                 item.sender.accept(item.transfer, _Arriving(item, self._fail_soon), self._ending(item))
@@ -243,6 +251,24 @@ class Contents:
             except ProtocolError as error:
                 item.transfer = 0  # the number is that of another content, which must go on
                 self._fail(item, str(error))
+
+    def _adopt(self, item: Item) -> bool:
+        """Take the file that *item* is handed on as; say whether that could be done. Else its bytes are pulled."""
+        assert item.sender is not None
+        try:
+            fd = take(item.path, item.size, item.sender.peer_pid)
+        except OSError as error:
+            log.debug("content of task %s is pulled: %s", item.task, error)
+            return False
+        try:
+            item.file = self._spool.adopt(item.key, item.size, fd)
+        except OSError as error:
+            os.close(fd)
+            log.debug("content of task %s is pulled: %s", item.task, error)
+            return False
+        item.transfer = 0
+        item.end()
+        return True
 
     def _ending(self, item: Item) -> Callable[[bool], None]:
         def ended(whole: bool) -> None:
@@ -348,7 +374,9 @@ class Contents:
             return content
         if key not in numbers:
             numbers[key] = self._open(receiver, self._items.get(key), content.size, last=last)
-        return Content(size=content.size, transfer=numbers[key])
+        item = self._items.get(key)
+        path = item.file.handed() if item is not None and item.file is not None and receiver.peer_pid else ""
+        return Content(size=content.size, transfer=numbers[key], path=path)
 
     def _open(self, receiver: Speaker, item: Item | None, size: int, *, last: bool) -> int:
         if item is None or item.file is None:  # it failed; the hub hears of it or has heard already

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ippmpi import clock
-from ippmpi.engine.memory import Arriving
+from ippmpi.engine.memory import Arriving, Unread
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Assigned, Content, ContentReady, Failure, Message, Reply, Revoke, Run
 
@@ -73,7 +73,7 @@ class Request:
 
     __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "sole", "task")
 
-    def __init__(self, run: Run, content: Buffer | Failure | None, arriving: Arriving | None = None) -> None:
+    def __init__(self, run: Run, content: Buffer | Unread | Failure | None, arriving: Arriving | None = None) -> None:
         """Wait for *arriving* if there is no *content* yet."""
         self.task = run.task
         self.op = run.op
@@ -125,7 +125,7 @@ class Requests:
             self._performer.task = request.task  # before the claim: a revocation that loses it must see what runs
             if request.claim() and request.content is not None:
                 content, request.content = request.content, None  # or it would live as long as the reply
-                return Work(request.task, request.op, content, request.sole)
+                return Work(request.task, request.op, _here(content), request.sole)
             self._performer.task = ""
         return None
 
@@ -218,7 +218,7 @@ class Requests:
             request.content = _no_content(Content(), "its transfer broke off")
             return
         try:
-            request.content = arriving.map()
+            request.content = arriving.complete()
         except (OSError, ValueError) as error:
             request.content = _no_content(Content(), str(error))
 
@@ -242,6 +242,8 @@ class Requests:
         if request.arriving is not None:
             request.arriving.close()
             request.arriving = None
+        if isinstance(request.content, Unread):
+            request.content.close()
         self._hand_over()
         self._fail(request.task, "taken back before it started")
 
@@ -299,6 +301,15 @@ class Requests:
         """Return the last tasks whose replies are safe."""
         names = list(self._finished)[-_TOLD:]
         return {task: self._finished[task] for task in names}
+
+
+def _here(content: Buffer | Unread | Failure) -> Buffer | Failure:
+    if not isinstance(content, Unread):
+        return content
+    try:
+        return content.read()
+    except (OSError, ValueError, MemoryError) as error:
+        return _no_content(Content(), str(error))
 
 
 def _no_content(content: Content, why: str) -> Failure:

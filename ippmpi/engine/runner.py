@@ -39,6 +39,7 @@ class Runner:
     Attributes:
         engine: this engine's id in the cluster, -1 until it is assigned.
         task: the task that runs now, or "".
+        folder: where a large result may become a file that a controller on this host takes over, or "".
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Runner:
         interrupts: Interrupts | None = None,
     ) -> None:
         """Run on *namespace*; flush *output* after each request; tell *interrupts* whose code runs."""
+        self.folder = ""
         self.engine = -1
         self.task = ""
         self._interrupts = interrupts or Interrupts(_nothing)
@@ -141,7 +143,7 @@ class Runner:
         content, memory = Content(), None
         if failure is None:
             try:
-                content, memory = store(pack(value))
+                content, memory = store(pack(value), self.folder)
             except Exception as error:  # whatever a __reduce__ of the user's raises
                 failure = _unsendable(value, error)
         if failure is not None:

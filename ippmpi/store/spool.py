@@ -13,6 +13,8 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+from ippmpi.handed import path_of
+
 SPOOL_BYTES = 16 << 30
 
 PREFIX = "content-"
@@ -68,6 +70,10 @@ class SpoolFile:
             data += more
         return data
 
+    def handed(self) -> str:
+        """Return where another process of this host may open the file as long as it is owned here; "" unless whole."""
+        return path_of(self._fd) if self._received == self.size else ""
+
     # --- owners ------------------------------------------------------------------------------
 
     def retain(self) -> None:
@@ -118,15 +124,35 @@ class Spool:
         Raises:
             OSError: there is no room, or no descriptor; the text says which and what to do.
         """
+        self._check_room(size)
+        path = self._path(key)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return self._enter(SpoolFile(path, fd, size, self._forget))
+
+    def adopt(self, key: int, size: int, fd: int) -> SpoolFile:
+        """Give the name *key* to the file without a name that is open as *fd* and holds a whole content; own *fd*.
+
+        Nothing is copied. Raises OSError, and does not own *fd* then, if there is no room, if it has a name, or if it
+        is on another file system.
+        """
+        self._check_room(size)
+        if os.fstat(fd).st_nlink:
+            raise OSError(errno.EEXIST, "the file has a name already")
+        path = self._path(key)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # with a descriptor of the folder, since link(2) alone would not follow the link in /proc
+            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+        return self._enter(SpoolFile(path, fd, size, self._forget, size))
+
+    def _check_room(self, size: int) -> None:
         if not self.fits(size):
             raise OSError(
                 errno.ENOSPC,
                 f"the controller's spool holds {self.used_bytes} of at most {self._limit} bytes, {size} more do not "
                 "fit: wait for earlier work, or raise the setting spool_bytes",
             )
-        path = self._path(key)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        return self._enter(SpoolFile(path, fd, size, self._forget))
 
     def reopen(self, key: int, size: int) -> SpoolFile | None:
         """Return the content of *size* bytes that an earlier controller has named *key*; None if it is not whole."""

@@ -46,7 +46,9 @@ class Content(Record, frozen=True):
 
     Exactly one way: ``inline`` (``transfer`` is 0), or transfer number ``transfer`` of this link
     (``size`` bytes follow on the data connection), or, between agent and engine on one host, the
-    memory file that can be opened at ``path`` (complete once ``ContentReady(transfer)`` came).
+    file that can be opened at ``path`` (complete once ``ContentReady(transfer)`` came). Between the
+    controller and a peer on its host a transfer may have a ``path`` too: the whole content, which
+    the receiver may take instead of pulling the transfer (``ippmpi/handed.py``).
     """
 
     inline: bytes = b""

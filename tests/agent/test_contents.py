@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Never
 
+import msgspec
 import pytest
 
 from agent.fakes import Child, Node, StartChild, Talk
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import SMALLEST, HandedFile, take
 from ippmpi.wire.messages import Content, ContentReady
 
 DATA = os.urandom(100_000)
@@ -101,6 +105,10 @@ def test_without_a_memory_file_the_content_fails_at_once(node: Node, child: Star
 
 def memory_file(process: Child) -> str:
     process.do(f"f = os.memfd_create('x'); os.write(f, bytes.fromhex('{DATA[:1000].hex()}'))")
+    return memory_file_of(process)
+
+
+def memory_file_of(process: Child) -> str:
     descriptors = f"/proc/{process.pid}/fd"
     return next(f"{descriptors}/{n}" for n in os.listdir(descriptors) if "memfd" in os.readlink(f"{descriptors}/{n}"))
 
@@ -136,3 +144,70 @@ def test_a_path_that_is_not_the_engines_own_descriptor_is_refused(node: Node, ch
     with pytest.raises(FileNotFoundError):
         node.contents.offer(Content(size=1, path=f"{own}/999"), engine)
     assert not node.controller.offered
+
+
+# --- contents that are handed on as files --------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[HandedFile]:
+    file = HandedFile(str(tmp_path), [DATA], len(DATA))
+    yield file
+    file.close()
+
+
+def test_a_handed_content_is_handed_on_to_one_engine(node: Node, child: StartChild, file: HandedFile) -> None:
+    node.controller.peer_pid = os.getpid()
+    engine = node.join(child())
+    dones = []
+    content = Content(size=len(DATA), transfer=5, path=file.path)
+    arrival = node.contents.receive(content, [engine], lambda: dones.append(1))
+    file.close()
+    arrival.start()
+    assert engine.conversation.sent == [ContentReady(arrival.local.transfer)]
+    assert not node.controller.accepted
+    with open(arrival.local.path, "rb") as opened:
+        engine.conversation.ack()
+        assert dones == [1]
+        assert not os.path.exists(arrival.local.path)
+        assert opened.read() == DATA
+
+
+def test_a_handed_content_is_let_go_when_its_engine_is_lost(node: Node, child: StartChild, file: HandedFile) -> None:
+    node.controller.peer_pid = os.getpid()
+    engine = node.join(child())
+    arrival = node.contents.receive(Content(size=len(DATA), transfer=5, path=file.path), [engine], lambda: None)
+    node.members.remove(engine)
+    arrival.start()
+    assert not os.path.exists(arrival.local.path)
+
+
+@pytest.mark.parametrize("pid", [0, os.getppid(), os.getpid()])
+def test_a_handed_content_that_cannot_be_opened_is_pulled(
+    node: Node, child: StartChild, file: HandedFile, pid: int
+) -> None:
+    node.controller.peer_pid = pid
+    content = Content(size=len(DATA), transfer=5, path=file.path)
+    file.close()
+    engine = node.join(child())
+    arrival = node.contents.receive(content, [engine], lambda: None)
+    arrival.start()
+    deliver(node.controller, 5)
+    with open(arrival.local.path, "rb") as opened:
+        assert opened.read() == DATA
+    engine.conversation.ack()
+
+
+def test_a_large_result_is_handed_to_a_controller_on_this_host(node: Node, child: StartChild) -> None:
+    process = child()
+    engine = node.join(process)
+    process.do(f"f = os.memfd_create('x'); os.truncate(f, {SMALLEST})")
+    own = Content(size=SMALLEST, transfer=3, path=memory_file_of(process))
+    assert node.contents.offer(own, engine)[0] == Content(size=SMALLEST, transfer=1)
+    node.controller.peer_pid = 1
+    content, end = node.contents.offer(own, engine)
+    process.close()
+    os.close(take(content.path, SMALLEST, os.getpid()))
+    end()
+    assert not os.path.exists(content.path)
+    assert msgspec.structs.replace(content, path="") == Content(size=SMALLEST, transfer=2)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ippmpi.client.contents import BlobSource, BufferSink
+from ippmpi.client.contents import LARGE, BlobSource, BufferSink, Fetching
+from ippmpi.handed import STEP_BYTES, HandedFile
 from ippmpi.wire.pickling import Blob, pack, unpack
 
 
@@ -35,3 +39,27 @@ def test_what_a_sink_took_unpickles_to_writable_arrays() -> None:
     assert isinstance(array, np.ndarray)
     array[:] = 3
     assert array.sum() == 15_000
+
+
+def test_a_handed_file_is_read_in_steps(tmp_path: Path) -> None:
+    flat = pack(np.arange(3 * STEP_BYTES, dtype=np.uint8)).join()
+    sink, ends, steps = BufferSink(len(flat)), [], []
+    fd = HandedFile(str(tmp_path), [flat], len(flat)).detach()
+    Fetching(fd, sink, steps.append, ends.append)
+    count = 0
+    while steps:
+        assert not ends
+        steps.pop()()
+        count += 1
+    assert (ends, count) == ([True], 3)
+    array = unpack(sink.buffer)
+    assert isinstance(array, np.ndarray)
+    array[:] = 3
+    assert not os.path.exists(f"/proc/self/fd/{fd}")
+
+
+def test_a_handed_file_that_ends_early_is_not_whole(tmp_path: Path) -> None:
+    ends: list[bool] = []
+    fd = HandedFile(str(tmp_path), [b"x" * LARGE], LARGE).detach()
+    Fetching(fd, BufferSink(LARGE + 1), lambda call: call(), ends.append)
+    assert ends == [False]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
@@ -15,6 +16,7 @@ from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import HandedFile, take
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.store.spool import Spool
@@ -606,3 +608,91 @@ def test_those_who_were_there_are_waited_for_after_a_restart(scene: Scene) -> No
     ((peer, why),) = scene.brain.heard("gone")
     assert peer == "agent:w@far"
     assert "out of reach for 12 s" in str(why)
+
+
+# --- contents that are handed over as files ------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[HandedFile]:
+    file = HandedFile(str(tmp_path), [BIG], len(BIG))
+    yield file
+    file.close()
+
+
+def handing(scene: Scene, file: HandedFile) -> Content:
+    content, _ = scene.offer(scene.client)
+    return msgspec.structs.replace(content, path=file.path)
+
+
+def test_a_handed_content_is_the_spool_s_own_at_once_and_is_handed_on(scene: Scene, file: HandedFile) -> None:
+    scene.client.local(os.getpid())
+    scene.agent.local(os.getpid())
+    scene.client.chunks = 0
+    message = scene.submit(handing(scene, file))
+    scene.records.commit()
+    scene.pump()
+    assert scene.client.acked == [message]
+    file.close()  # as a client that was killed would
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    (content,) = run.contents
+    fd = take(content.path, content.size, os.getpid())
+    assert os.pread(fd, len(BIG), 0) == BIG
+    os.close(fd)
+    (stored,) = scene.spool._folder.glob("content-*")
+    assert stored.read_bytes() == BIG
+    sink, ends = scene.pull(scene.agent, content)  # it may be pulled as well
+    assert (bytes(sink.data), ends) == (BIG, [True])
+
+
+def test_a_peer_on_another_host_pulls_what_was_handed_over(scene: Scene, file: HandedFile) -> None:
+    scene.client.local(os.getpid())
+    scene.submit(handing(scene, file))
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    assert run.contents[0].path == ""
+    sink, ends = scene.pull(scene.agent, run.contents[0])
+    assert (bytes(sink.data), ends) == (BIG, [True])
+
+
+@pytest.mark.parametrize("what", ["remote", "dead", "other", "elsewhere"])
+def test_what_cannot_be_taken_over_is_pulled(scene: Scene, file: HandedFile, what: str) -> None:
+    """A path from another host, of a process that has died, of another one, or on another file system."""
+    scene.client.local({"remote": 0, "other": os.getppid()}.get(what, os.getpid()))
+    content = handing(scene, file)
+    if what == "dead":
+        file.close()
+    elsewhere = os.memfd_create("x")
+    if what == "elsewhere":
+        os.write(elsewhere, BIG)
+        content = msgspec.structs.replace(content, path=f"/proc/{os.getpid()}/fd/{elsewhere}")
+    scene.submit(content)
+    os.close(elsewhere)
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    sink, ends = scene.pull(scene.agent, run.contents[0])
+    assert (bytes(sink.data), ends) == (BIG, [True])
+    assert len(scene.spool) == 1
+
+
+def test_a_result_that_was_handed_over_is_restored(scene: Scene, file: HandedFile) -> None:
+    scene.agent.local(os.getpid())
+    scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)])
+    content, _ = scene.offer(scene.agent)
+    scene.agent.say(Reply(TASK, 0, msgspec.structs.replace(content, path=file.path)))
+    scene.pump()
+    stored = scene.records.kept[0].message
+    assert isinstance(stored, Reply)
+    again = Scene(scene.spool._folder)
+    again.records.kept.append(Keep(TASK, stored))
+    again.controller.restore(Past(spooled=[stored]))
+    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0])])
+    again.client.local(os.getpid())
+    again.client.say(StillWaiting([]))
+    again.pump()
+    found = only(again.client.got)
+    assert isinstance(found, Reply)
+    fd = take(found.content.path, len(BIG), os.getpid())
+    assert os.pread(fd, len(BIG), 0) == BIG
+    os.close(fd)

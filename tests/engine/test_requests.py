@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from ippmpi.engine.requests import Requests
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import HandedFile
 from ippmpi.wire.messages import (
     Assigned,
     Content,
@@ -329,3 +331,32 @@ def test_a_request_is_the_only_one_if_the_agent_knew_that_all_before_it_had_ende
     agent.requests.replied("c-3")
     agent.run("c-4")
     assert agent.take().sole
+
+
+def test_a_handed_content_is_read_when_its_turn_comes_and_is_writable(agent: Agent, tmp_path: Path) -> None:
+    file = HandedFile(str(tmp_path), [b"0123456789"], 10)
+    agent.run("a", Content(size=10, transfer=1, path=file.path))
+    agent.say(ContentReady(1))
+    file.close()
+    content = agent.take().content
+    content[0:2] = b"xx"
+    assert content[:] == b"xx23456789"
+
+
+def test_a_handed_content_that_is_taken_back_is_closed(agent: Agent, tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    file = HandedFile(str(tmp_path), [b"0123456789"], 10)
+    agent.run("a", Content(size=10, transfer=1, path=file.path))
+    agent.say(ContentReady(1))
+    file.close()
+    agent.say(Revoke("a", [3]))
+    assert agent.requests.take() is None
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_handed_content_that_is_cut_short_is_a_failure(agent: Agent, tmp_path: Path) -> None:
+    file = HandedFile(str(tmp_path), [b"0123456789"], 10)
+    agent.run("a", Content(size=20, transfer=1, path=file.path))
+    agent.say(ContentReady(1))
+    assert "ends at 10, not at 20" in agent.take().content.evalue
+    file.close()

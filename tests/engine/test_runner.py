@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,19 @@ def test_the_same_request_twice_gives_equal_results(bench: Any) -> None:
     blob = pack((sys.getrecursionlimit, (), {})).join()
     first, second = (bench.runner.run("aaa-1", "apply", blob).reply.content for _ in range(2))
     assert first == second
+
+
+def test_a_large_result_is_a_file_for_a_controller_on_this_host(bench: Any, tmp_path: Path) -> None:
+    bench.runner.folder = str(tmp_path)
+    outcome = bench.runner.run("aaa-1", "apply", pack((lambda: np.arange(1_000_000), (), {})).join())
+    content, memory = outcome.reply.content, outcome.memory
+    assert str(tmp_path) in os.readlink(content.path)
+    assert unpack(os.pread(memory, content.size + 1, 0)).sum() == 499_999_500_000
+    os.close(memory)
+
+
+def test_a_folder_that_cannot_be_used_makes_a_result_a_memory_file(bench: Any, tmp_path: Path) -> None:
+    bench.runner.folder = str(tmp_path / "gone")
+    outcome = bench.runner.run("aaa-1", "apply", pack((lambda: np.arange(1_000_000), (), {})).join())
+    assert "memfd" in os.readlink(outcome.reply.content.path)
+    os.close(outcome.memory)

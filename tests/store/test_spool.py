@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ippmpi.handed import HandedFile
 from ippmpi.store.spool import Spool, raise_descriptor_limit
 
 KEYS = count(1)
@@ -121,3 +122,43 @@ def test_the_limit_of_open_files_goes_to_the_top() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- files that are handed over ------------------------------------------------------------------
+
+
+def test_a_handed_file_gets_a_name_and_is_found_again(spool: Spool, tmp_path: Path) -> None:
+    fd = HandedFile(str(tmp_path), [b"0123456789"], 10).detach()
+    file = spool.adopt(8, 10, fd)
+    assert (file.available(), file.read(2, 5), spool.used_bytes) == (10, b"234", 10)
+    assert Path(file.handed()).read_bytes() == b"0123456789"
+    later = Spool(tmp_path / "spool", 1000)
+    assert later.last_key() == 8
+    again = later.reopen(8, 10)
+    assert again is not None
+    assert again.read(0, 10) == b"0123456789"
+    later.close()
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_what_is_not_whole_is_not_handed_on(spool: Spool) -> None:
+    file = spool.create(next(KEYS), 6)
+    file.write(0, memoryview(b"abc"))
+    assert file.handed() == ""
+    file.write(3, memoryview(b"def"))
+    assert os.path.exists(file.handed())
+
+
+def test_a_file_that_cannot_be_taken_over_is_left_to_its_owner(spool: Spool, tmp_path: Path) -> None:
+    named = os.open(tmp_path / "named", os.O_RDWR | os.O_CREAT)
+    elsewhere = os.memfd_create("x")
+    huge = HandedFile(str(tmp_path), [b"x" * 2000], 2000).detach()
+    for fd, size, why in (
+        (named, 0, "a name already"),
+        (elsewhere, 0, r"Errno 1[38]|Errno 2"),
+        (huge, 2000, "do not fit"),
+    ):
+        with pytest.raises(OSError, match=why):
+            spool.adopt(next(KEYS), size, fd)
+        os.close(fd)
+    assert (len(spool), spool.used_bytes, list((tmp_path / "spool").iterdir())) == (0, 0, [])
