@@ -61,8 +61,8 @@ def measure(rc: ipp.Client, array: np.ndarray, where: str, *, single: bool, roun
     if single:
         report(f"{where}: push to one", lambda: one.push({"a": array}, block=True), rounds)
         report(f"{where}: pull from one", lambda: one.pull("a", block=True), rounds)
-        report(f"{where}: pull from one, read", lambda: one.pull("a", block=True).sum(), rounds)
-        report(f"{where}: apply, engine reads", lambda: one.apply_sync(np.sum, array), rounds)
+        report(f"{where}: pull from one, read", lambda: one.pull("a", block=True).max(), rounds)
+        report(f"{where}: apply, engine reads", lambda: one.apply_sync(np.max, array), rounds)
     report(f"{where}: push to {ranks}", lambda: everyone.push({"a": array}, block=True), rounds)
 
 

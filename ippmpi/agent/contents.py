@@ -1,9 +1,10 @@
 """Large contents on this node: memory files that engines map, in both directions.
 
 Down: one memory file per content, filled as the transfer arrives, then sealed; engines open it under
-``/proc/<agent>/fd`` and map it privately. A content for one engine that a controller on this host hands on
-as a file is handed on again, for the engine to read. Up: the engine's own memory file is read where it is. So
-nothing has a name in a file system and nothing stays behind after a kill.
+``/proc/<agent>/fd`` and map it privately. What a controller on this host hands on as a file is handed
+on again, for one engine to read, or copied into the memory file for several. Up: the engine's own file
+is read where it is, or handed on. So nothing has a name in a file system and nothing stays behind
+after a kill.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from collections.abc import Callable, Iterable
 from ippmpi.agent.members import FanOut, LocalEngine
 from ippmpi.agent.seams import Conversation
 from ippmpi.errors import ProtocolError
-from ippmpi.handed import SMALLEST, path_of, take
+from ippmpi.handed import SMALLEST, STEP_BYTES, path_of, take
 from ippmpi.wire.messages import Content, ContentReady
 
 _log = logging.getLogger(__name__)
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+Later = Callable[[float, Callable[[], None]], object]
 
 
 class MemorySink:
@@ -96,34 +100,62 @@ class Arrival:
         number: int,
         engines: Iterable[LocalEngine],
         done: Callable[[], None],
+        *,
+        later: Later,
     ) -> None:
         """Make the memory file; nothing arrives before ``start``."""
         self._controller = controller
+        self._later = later
         self.remote = content
         self.on_lost: Callable[[], None] | None = None
         self._done = done
         self._ended = False
         fan = FanOut(self._close)
         self._targets = [(engine, fan.expect(engine)) for engine in engines]
-        # several engines share the pages of one memory file; one engine reads the file into memory of its own
-        self._handed = _handed(controller, content) if len(self._targets) == 1 else -1
-        self._sink = _memory_sink(f"ippmpi-{number}", content.size) if self._handed < 0 else None
+        self._handed = _handed(controller, content)
+        # several engines share the pages of one memory file; one engine reads what was handed to memory of its own
+        direct = self._handed >= 0 and len(self._targets) == 1
+        self._sink = None if direct else _memory_sink(f"ippmpi-{number}", content.size)
+        self._whole = direct
         self._release = fan.close
         # without a memory file there is nothing to open, and the error that engines get says so
-        fd = self._sink.fd if self._sink else self._handed
-        path = path_of(fd) if fd >= 0 else f"/proc/{os.getpid()}/fd/none"
+        fd = self._handed if direct else self._sink.fd if self._sink else None
+        path = f"/proc/{os.getpid()}/fd/none" if fd is None else path_of(fd)
         self.local = Content(size=content.size, transfer=number, path=path)
 
     def start(self) -> None:
         """Let the bytes come; called after the headers that name them were queued, since order is theirs to set."""
-        if self._handed >= 0:
+        if self._whole:
             self._on_end(True)
+        elif self._sink and self._handed >= 0:
+            self._copy(self._sink, 0)
         elif self._sink:
-            self._controller.accept(self.remote.transfer, self._sink, self._on_end, self.on_lost)
+            self._pull(self._sink)
         else:
             self._controller.reject(self.remote.transfer)
             self._on_end(False)
         self._release()
+
+    def _pull(self, sink: MemorySink) -> None:
+        self._controller.accept(self.remote.transfer, sink, self._on_end, self.on_lost)
+
+    def _copy(self, sink: MemorySink, position: int) -> None:
+        """Copy what was handed into the memory file, a step at a time, so that other work goes on."""
+        if self._ended:
+            return
+        try:
+            copied = os.sendfile(sink.fd, self._handed, position, min(STEP_BYTES, sink.size - position))
+        except OSError as error:
+            _log.debug("a content of %d bytes is pulled: %s", sink.size, error)
+            copied = 0
+        position += copied
+        if position == sink.size:
+            self._whole = True
+            self._on_end(True)
+        elif copied:
+            self._later(0.0, lambda: self._copy(sink, position))
+        else:
+            self._pull(sink)
 
     def give_up(self) -> None:
         """Tell the engines that it failed."""
@@ -139,7 +171,7 @@ class Arrival:
         if self._ended:
             return
         self._ended = True
-        failed = not complete or (self._handed < 0 and (self._sink is None or self._sink.error is not None))
+        failed = not complete or not (self._whole or (self._sink and self._sink.error is None))
         if self._sink and not failed:
             self._seal(self._sink.fd)
         for engine, met in self._targets:
@@ -185,15 +217,16 @@ def _memory_sink(name: str, size: int) -> MemorySink | None:
 class Contents:
     """Numbers arrivals, opens and offers what engines reply with."""
 
-    def __init__(self, controller: Conversation) -> None:
-        """Move contents from and to *controller*."""
+    def __init__(self, controller: Conversation, later: Later) -> None:
+        """Move contents from and to *controller*; *later* is the loop's ``call_later``."""
         self._controller = controller
+        self._later = later
         self._numbers = itertools.count(1)
         self._offered: set[FileSource] = set()
 
     def receive(self, content: Content, engines: Iterable[LocalEngine], done: Callable[[], None]) -> Arrival:
         """Prepare to receive *content* for *engines*; see ``Arrival``."""
-        return Arrival(self._controller, content, next(self._numbers), engines, done)
+        return Arrival(self._controller, content, next(self._numbers), engines, done, later=self._later)
 
     def reject(self, content: Content) -> None:
         """Refuse a content that is a transfer: nobody here can use it."""

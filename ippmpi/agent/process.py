@@ -106,7 +106,7 @@ class Agent:
     def _wire(self, world: str) -> None:
         loop, controller = self.loop, self._link.conversation
         self._members = members = Members()
-        contents = Contents(controller)
+        contents = Contents(controller, loop.call_later)
         outputs = Outputs(loop, controller)
         self._traces = traces = Traces(loop, self._folder / (self._prefix + SEGMENTS))
         self._lifetime = Lifetime(loop, members, controller, progress=contents.progress, leave=loop.stop)

@@ -206,7 +206,7 @@ class Node:
     members: Members = field(default_factory=Members)
 
     def __post_init__(self) -> None:
-        self.contents = Contents(self.controller)
+        self.contents = Contents(self.controller, self.loop.call_later)
         self.outputs = Outputs(self.loop, self.controller)
         self.together = Together(self.controller, self.loop.call_later)
         post = Post("w1", Path("nowhere"), "host", self.loop, self.controller, self.together)

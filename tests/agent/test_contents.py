@@ -14,7 +14,7 @@ import pytest
 
 from agent.fakes import Child, Node, StartChild, Talk
 from ippmpi.errors import ProtocolError
-from ippmpi.handed import SMALLEST, HandedFile, take
+from ippmpi.handed import SMALLEST, STEP_BYTES, HandedFile, take
 from ippmpi.wire.messages import Content, ContentReady
 
 DATA = os.urandom(100_000)
@@ -211,3 +211,70 @@ def test_a_large_result_is_handed_to_a_controller_on_this_host(node: Node, child
     end()
     assert not os.path.exists(content.path)
     assert msgspec.structs.replace(content, path="") == Content(size=SMALLEST, transfer=2)
+
+
+@pytest.fixture
+def long_file(tmp_path: Path) -> Iterator[HandedFile]:
+    file = HandedFile(str(tmp_path), [DATA, bytes(2 * STEP_BYTES)], len(DATA) + 2 * STEP_BYTES)
+    yield file
+    file.close()
+
+
+def test_a_handed_content_for_several_engines_is_copied_in_steps(
+    node: Node, child: StartChild, long_file: HandedFile
+) -> None:
+    node.controller.peer_pid = os.getpid()
+    engines = [node.join(child(), rank) for rank in range(2)]
+    arrival = node.contents.receive(
+        Content(size=long_file.size, transfer=5, path=long_file.path), engines, lambda: None
+    )
+    long_file.close()
+    arrival.start()
+    assert not engines[0].conversation.sent
+    node.loop.advance(0)
+    for engine in engines:
+        assert engine.conversation.sent == [ContentReady(arrival.local.transfer)]
+    with open(arrival.local.path, "r+b") as opened:
+        assert opened.read() == DATA + bytes(2 * STEP_BYTES)
+        with pytest.raises(PermissionError):
+            os.pwrite(opened.fileno(), b"x", 0)
+        for engine in engines:
+            engine.conversation.ack()
+    assert not node.controller.accepted
+    assert not os.path.exists(arrival.local.path)
+
+
+def test_a_copy_ends_when_its_engines_are_lost_in_the_middle(
+    node: Node, child: StartChild, long_file: HandedFile
+) -> None:
+    node.controller.peer_pid = os.getpid()
+    engines = [node.join(child(), rank) for rank in range(2)]
+    dones = []
+    arrival = node.contents.receive(
+        Content(size=long_file.size, transfer=5, path=long_file.path), engines, lambda: dones.append(1)
+    )
+    arrival.start()
+    for engine in engines:
+        node.members.remove(engine)
+    node.loop.advance(0)
+    assert (dones, node.loop.timers) == ([1], 0)
+    assert not os.path.exists(arrival.local.path)
+
+
+def test_a_copy_that_fails_is_pulled_from_the_start(
+    node: Node, child: StartChild, file: HandedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Never:
+        raise OSError(errno.EINVAL, "not here")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    node.controller.peer_pid = os.getpid()
+    engines = [node.join(child(), rank) for rank in range(2)]
+    arrival = node.contents.receive(Content(size=len(DATA), transfer=5, path=file.path), engines, lambda: None)
+    arrival.start()
+    deliver(node.controller, 5)
+    with open(arrival.local.path, "rb") as opened:
+        assert opened.read() == DATA
+    for engine in engines:
+        assert engine.conversation.sent == [ContentReady(arrival.local.transfer)]
+        engine.conversation.ack()
