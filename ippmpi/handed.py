@@ -26,6 +26,7 @@ STEP_BYTES = 8 << 20
 """How much is copied at once by a thread that others wait for."""
 
 _MOST_PARTS = 512  # of one writev
+_MOST_BYTES = 32 << 20  # of one call: no signal is heard before its end
 _SPARE = 2  # so many times the size must be free
 
 
@@ -72,10 +73,15 @@ def path_of(fd: int) -> str:
 
 def write(fd: int, parts: Sequence[bytes | memoryview]) -> None:
     """Write all of *parts* to the end of *fd*. Raises OSError."""
-    views = [view for view in (memoryview(part).cast("B") for part in parts) if view.nbytes]
+    whole = [memoryview(part).cast("B") for part in parts]
+    views = [view[at : at + _MOST_BYTES] for view in whole for at in range(0, view.nbytes, _MOST_BYTES)]
     start = 0
     while start < len(views):
-        written = os.writev(fd, views[start : start + _MOST_PARTS])
+        stop = total = 0
+        while total < _MOST_BYTES and stop < _MOST_PARTS and start + stop < len(views):
+            total += views[start + stop].nbytes
+            stop += 1
+        written = os.writev(fd, views[start : start + stop])
         while start < len(views) and written >= views[start].nbytes:
             written -= views[start].nbytes
             start += 1
@@ -116,7 +122,7 @@ def memory(size: int) -> mmap.mmap:
 def read(fd: int, into: memoryview, start: int, stop: int) -> None:
     """Read bytes *start* up to *stop* of *fd* to the same place of *into*. Raises OSError, also if there are fewer."""
     while start < stop:
-        got = os.preadv(fd, [into[start:stop]], start)
+        got = os.preadv(fd, [into[start : min(stop, start + _MOST_BYTES)]], start)
         if not got:
             raise OSError(errno.EIO, f"a handed file ends at {start}, not at {stop}")
         start += got

@@ -47,6 +47,29 @@ def test_a_file_of_more_parts_than_one_call_takes(tmp_path: Path) -> None:
     os.close(fd)
 
 
+def test_no_call_takes_so_long_that_signals_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    writev, preadv = os.writev, os.preadv
+
+    def noted_write(fd: int, views: list[memoryview]) -> int:
+        calls.append(sum(view.nbytes for view in views))
+        return writev(fd, views)
+
+    def noted_read(fd: int, views: list[memoryview], start: int) -> int:
+        calls.append(sum(view.nbytes for view in views))
+        return preadv(fd, views, start)
+
+    monkeypatch.setattr("ippmpi.handed._MOST_BYTES", 1000)
+    monkeypatch.setattr(os, "writev", noted_write)
+    monkeypatch.setattr(os, "preadv", noted_read)
+    fd = HandedFile(str(tmp_path), [b"header", DATA, b"end"], len(DATA) + 9).detach()
+    into = bytearray(len(DATA) + 9)
+    read(fd, memoryview(into), 0, len(into))
+    os.close(fd)
+    assert into == b"header" + DATA + b"end"
+    assert max(calls) < 2000
+
+
 def test_the_last_reference_closes_the_file(tmp_path: Path) -> None:
     file = HandedFile(str(tmp_path), [DATA], len(DATA))
     path = file.path

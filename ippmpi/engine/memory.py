@@ -8,7 +8,7 @@ import mmap
 import os
 
 from ippmpi.handed import SMALLEST, HandedFile, memory, path_of, read, write
-from ippmpi.wire.messages import INLINE_LIMIT, Content
+from ippmpi.wire.messages import INLINE_LIMIT, Content, Failure
 from ippmpi.wire.pickling import Blob
 
 _log = logging.getLogger(__name__)
@@ -49,12 +49,14 @@ class Unread:
         self._fd = fd
         self._size = size
 
-    def read(self) -> mmap.mmap:
-        """Return its bytes in memory of this process's own. Call once. Raises OSError."""
+    def read(self) -> mmap.mmap | Failure:
+        """Return its bytes in memory of this process's own, or why there are none. Call once."""
         try:
             found = memory(self._size)
             read(self._fd, memoryview(found), 0, self._size)
             return found
+        except (OSError, ValueError, MemoryError) as error:
+            return no_content(f" of {self._size} bytes", str(error))
         finally:
             self.close()
 
@@ -67,6 +69,11 @@ class Unread:
     def __del__(self) -> None:
         """Close the file: the request was taken back."""
         self.close()
+
+
+def no_content(what: str, why: str) -> Failure:
+    """Say that a request cannot be run; *what* follows "content" in the text."""
+    return Failure("EngineError", f"the request's content{what} did not arrive: {why}", kind="EngineError")
 
 
 class Arriving:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ippmpi import clock
-from ippmpi.engine.memory import Arriving, Unread
+from ippmpi.engine.memory import Arriving, Unread, no_content
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Assigned, Content, ContentReady, Failure, Message, Reply, Revoke, Run
 
@@ -61,7 +61,7 @@ class Work(NamedTuple):
 
     task: str
     op: str
-    content: Buffer | Failure
+    content: Buffer | Unread | Failure
     sole: bool = False
 
 
@@ -125,7 +125,7 @@ class Requests:
             self._performer.task = request.task  # before the claim: a revocation that loses it must see what runs
             if request.claim() and request.content is not None:
                 content, request.content = request.content, None  # or it would live as long as the reply
-                return Work(request.task, request.op, _here(content), request.sole)
+                return Work(request.task, request.op, content, request.sole)
             self._performer.task = ""
         return None
 
@@ -303,15 +303,5 @@ class Requests:
         return {task: self._finished[task] for task in names}
 
 
-def _here(content: Buffer | Unread | Failure) -> Buffer | Failure:
-    if not isinstance(content, Unread):
-        return content
-    try:
-        return content.read()
-    except (OSError, ValueError, MemoryError) as error:
-        return _no_content(Content(), str(error))
-
-
 def _no_content(content: Content, why: str) -> Failure:
-    size = f" of {content.size} bytes" if content.size else ""
-    return Failure("EngineError", f"the request's content{size} did not arrive: {why}", kind="EngineError")
+    return no_content(f" of {content.size} bytes" if content.size else "", why)

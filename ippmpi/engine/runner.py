@@ -11,7 +11,7 @@ import msgspec
 from ippmpi import clock
 from ippmpi.engine.failures import describe
 from ippmpi.engine.interrupts import Interrupts
-from ippmpi.engine.memory import store
+from ippmpi.engine.memory import Unread, store
 from ippmpi.engine.mpi import WorldFacts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.output import Output
@@ -71,7 +71,7 @@ class Runner:
             "clear": self.clear,
         }
 
-    def run(self, task: str, op: str, content: Buffer | Failure) -> Outcome:
+    def run(self, task: str, op: str, content: Buffer | Unread | Failure) -> Outcome:
         """Do *op* with what the blob *content* holds; never raises. A failure instead of content is passed on."""
         started = clock.now()
         self.task = task
@@ -85,12 +85,13 @@ class Runner:
         self.task = ""
         return outcome
 
-    def _guarded(self, task: str, op: str, content: Buffer) -> tuple[object, Failure | None]:
+    def _guarded(self, task: str, op: str, content: Buffer | Unread) -> tuple[object, Failure | None]:
         """Run the user's part: the only place where an interrupt may strike, and where anything may be raised."""
         try:
             try:
                 self._interrupts.task = task
-                return self._perform(op, content), None
+                here = content.read() if isinstance(content, Unread) else content  # may take a second
+                return (None, here) if isinstance(here, Failure) else (self._perform(op, here), None)
             finally:
                 self._interrupts.task = ""
         except BaseException as error:  # sys.exit is the user's too; a second interrupt may strike in the finally

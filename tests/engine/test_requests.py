@@ -338,7 +338,7 @@ def test_a_handed_content_is_read_when_its_turn_comes_and_is_writable(agent: Age
     agent.run("a", Content(size=10, transfer=1, path=file.path))
     agent.say(ContentReady(1))
     file.close()
-    content = agent.take().content
+    content = agent.take().content.read()
     content[0:2] = b"xx"
     assert content[:] == b"xx23456789"
 
@@ -358,5 +358,5 @@ def test_a_handed_content_that_is_cut_short_is_a_failure(agent: Agent, tmp_path:
     file = HandedFile(str(tmp_path), [b"0123456789"], 10)
     agent.run("a", Content(size=20, transfer=1, path=file.path))
     agent.say(ContentReady(1))
-    assert "ends at 10, not at 20" in agent.take().content.evalue
+    assert "ends at 10, not at 20" in agent.take().content.read().evalue
     file.close()

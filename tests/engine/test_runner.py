@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from ippmpi.engine.failures import MOST_TEXT
+from ippmpi.engine.memory import Unread
 from ippmpi.errors import UnmetDependency
+from ippmpi.handed import HandedFile
 from ippmpi.wire.messages import INLINE_LIMIT, Failure
 from ippmpi.wire.pickling import pack, unpack
 
@@ -192,6 +194,19 @@ def test_a_large_result_is_a_file_for_a_controller_on_this_host(bench: Any, tmp_
     assert str(tmp_path) in os.readlink(content.path)
     assert unpack(os.pread(memory, content.size + 1, 0)).sum() == 499_999_500_000
     os.close(memory)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_handed_content_is_read_when_it_runs(bench: Any, tmp_path: Path, cut: int) -> None:
+    blob = pack((len, ("four",), {})).join()
+    fd = HandedFile(str(tmp_path), [blob[: len(blob) - cut]], len(blob) - cut).detach()
+    reply = bench.runner.run("aaa-1", "apply", Unread(fd, len(blob))).reply
+    if cut:
+        assert reply.failure.kind == "EngineError"
+        assert f"content of {len(blob)} bytes did not arrive" in reply.failure.evalue
+    else:
+        assert unpack(reply.content.inline) == 4
+    assert not os.path.exists(f"/proc/self/fd/{fd}")
 
 
 def test_a_folder_that_cannot_be_used_makes_a_result_a_memory_file(bench: Any, tmp_path: Path) -> None:
