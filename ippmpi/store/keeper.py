@@ -49,7 +49,7 @@ DROP_EVERY_S = 0.5
 CALM_S = 5.0
 """A store that failed is called well again after so long without a failure: at the brink every other write fails."""
 
-MOST_QUEUED = 5_000
+MOST_QUEUED = 2_000
 """Records that may wait to be written before whoever brings more is held up."""
 
 LONGEST_HOLD_S = 0.05
