@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ippmpi as ipp
@@ -93,7 +94,6 @@ def test_an_agent_that_is_killed_at_the_same_time_has_nothing_run_twice(tmp_path
 
 
 def test_large_contents_survive_wherever_they_are(tmp_path: Path) -> None:
-    np = pytest.importorskip("numpy")
     with running(tmp_path / "profile", 2, "local") as (cluster, rc):
         arrays = [np.random.default_rng(n).integers(0, 255, 20_000_000, dtype=np.uint8) for n in range(4)]
         for pause_s in (0.0, 0.02, 0.2):

@@ -20,9 +20,6 @@ PROTOCOL_VERSION = 1
 INLINE_LIMIT = 64 * 1024
 """Bytes of content that travel inside the message; larger content is a transfer (chunks, credits)."""
 
-MEMFD_LIMIT = 1024 * 1024
-"""Bytes above which an engine receives its content by a shared memory file instead of inline."""
-
 
 def _tag(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
