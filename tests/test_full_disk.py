@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="cannot be had here: on
 
 TESTS = Path(__file__).parent
 
-SCRIPT = """
-import json, os, signal, sqlite3, subprocess, sys
+SCRIPT = '''
+import errno, json, os, signal, sqlite3, subprocess, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
@@ -38,6 +38,21 @@ def resize(size):
     subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
 
+def fill():
+    with open(disk + "/somebody-elses", "ab", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+
+
+def refusals():
+    """Work until the store had to say that it cannot write: what fits depends on how the records are grouped."""
+    right = work(balanced, range(40))
+    return right == 40 and log.read_text().count("cannot write the store")
+
+
 def error_of(call):
     try:
         call()
@@ -52,9 +67,12 @@ with running(folder / "profile", 2, "local") as (cluster, rc):
     balanced = rc.load_balanced_view()
     said["right before"] = work(balanced, range(20))
     said["right while it fills"] = work(balanced, range(20, 420))
+    fill()
+    eventually(lambda: refusals() > 0, 30)
     said["full"] = os.statvfs(disk).f_bavail * 4096
     said["push"] = error_of(lambda: rc[0].push({"a": bytes(8_000_000)}, block=True))
     said["after the push"] = rc[0].apply_sync(lambda: "a" in globals())
+    known = refusals()
     os.kill(cluster.controller.identity.pid, signal.SIGKILL)
     eventually(lambda: not cluster.running)
     pending = balanced.apply_async(lambda: "pending")
@@ -66,6 +84,8 @@ with running(folder / "profile", 2, "local") as (cluster, rc):
         cluster.restore_controller_sync()
     said["pending"] = pending.get(timeout=20)
     said["right when full and restored"] = work(balanced, range(40))
+    fill()
+    eventually(lambda: refusals() > known, 30)
     resize("64m")
     said["right with room"] = work(balanced, range(20))
     eventually(lambda: error_of(lambda: work(balanced, [1])) == "" and "can be written again" in log.read_text(), 60)
@@ -87,7 +107,7 @@ with running(folder / "profile", 2, "local") as (cluster, rc):
     said["log"] = log.read_text()
     said["aside"] = [str(path) for path in Path(disk).rglob("*damaged*")]
 print("said:" + json.dumps(said))
-"""
+'''
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +150,8 @@ def test_a_controller_that_is_killed_meanwhile_goes_on(said: dict[str, Any]) -> 
 
 def test_the_log_says_it_clearly_and_once(said: dict[str, Any]) -> None:
     errors = [line for line in said["log"].splitlines() if " ERROR " in line and "cannot go on:" not in line]
-    assert 1 <= len(errors) <= 2, errors  # once in each life of the controller
+    recoveries = said["log"].count("can be written again")
+    assert len(errors) == recoveries + 1, errors  # once each time it begins; the first controller did not see the end
     assert all("cannot write the store" in line and "full" in line for line in errors)
     assert "Traceback" not in said["log"]
 
