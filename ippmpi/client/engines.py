@@ -31,7 +31,7 @@ class Engines:
         """Start with none known."""
         self.records: Mapping[int, EngineRecord] = {}
         self.ids: tuple[int, ...] = ()
-        self.worlds: Mapping[str, Mapping[int, EngineRecord]] = {}  # by rank, as each was last seen
+        self.worlds: dict[str, dict[int, EngineRecord]] = {}  # by rank, as each was last seen
         self.known = False
         self.failure: Exception | None = None
         self.losses = 0
@@ -63,7 +63,7 @@ class Engines:
 
     def _worlds_with(
         self, joined: Iterable[EngineRecord], records: Mapping[int, EngineRecord]
-    ) -> Mapping[str, Mapping[int, EngineRecord]]:
+    ) -> dict[str, dict[int, EngineRecord]]:
         """Return the worlds with those who *joined*; *records* are all who are there then."""
         worlds = {name: dict(ranks) for name, ranks in self.worlds.items()}
         for engine in joined:
@@ -76,6 +76,11 @@ class Engines:
             for name in [name for name in worlds if name not in there][: len(worlds) - MAX_WORLDS]:
                 del worlds[name]
         return worlds
+
+    def last_seen(self, engine_id: int) -> EngineRecord | None:
+        """Return what is known of an engine that is there or was."""
+        ranks = (record for ranks in reversed(self.worlds.values()) for record in ranks.values())
+        return self.records.get(engine_id) or next((record for record in ranks if record.id == engine_id), None)
 
     def fail(self, problem: Exception) -> None:
         """End all waiting: the hub will tell nothing more."""

@@ -20,7 +20,7 @@ from ippmpi.errors import (
     TaskTimeout,
     UnmetDependency,
 )
-from ippmpi.wire.messages import Failure
+from ippmpi.wire.messages import EngineRecord, Failure, Reply
 
 
 class RemoteEngineError(RemoteError, EngineError):
@@ -79,6 +79,18 @@ def to_error(failure: Failure, method: str) -> RemoteError:
         "method": method,
     }
     return CLASSES.get(failure.kind, RemoteError)(failure.ename, failure.evalue, failure.traceback, info)
+
+
+def lost_on_the_way(reply: Reply, engine: EngineRecord | None) -> Failure:
+    """Say that the large value of *reply* broke off; *engine*: whose it was, if that is known."""
+    text = (
+        f"its value of {reply.content.size} bytes was lost on the way: its engine ended before all of it was here, "
+        "or the controller could not keep it (its log says why)"
+    )
+    if engine is None:
+        return Failure("EngineError", text, kind="EngineError", engine=reply.engine)
+    facts = (engine.rank, engine.world, engine.host, engine.pid)
+    return Failure("EngineError", text, "", "EngineError", engine.id, *facts)
 
 
 def unreadable(problem: BaseException, engine: int | None, method: str) -> RemoteError:

@@ -22,7 +22,7 @@ from ippmpi.client.chunks import ChunkPart
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import BlobSource, BufferSink
 from ippmpi.client.engines import Engines
-from ippmpi.client.failures import to_error
+from ippmpi.client.failures import lost_on_the_way, to_error
 from ippmpi.client.parts import Part
 from ippmpi.client.transport import Incoming, Receiver, Transport
 from ippmpi.errors import IppmpiError, RemoteError
@@ -367,9 +367,8 @@ class Requests:
         if message.failure is not None:
             return index, to_error(message.failure, collector.method)
         if value is None:
-            text = f"its value of {message.content.size} bytes was lost on the way"
-            info: dict[str, object] = {"engine_id": part.engine, "method": collector.method}
-            return index, RemoteError("TransferError", text, engine_info=info)
+            engine = self.engines.last_seen(message.engine)
+            return index, to_error(lost_on_the_way(message, engine), collector.method)
         return index, value
 
     # --- the end: any thread -----------------------------------------------------------------

@@ -8,8 +8,9 @@ A reply's that no client waits for goes to the shelf.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,8 +24,11 @@ from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
 
 log = logging.getLogger(__name__)
 
-REPEAT_S = 15.0
-"""How long the rest of a reply's content is waited for when its agent is lost: the engine sends it again by another."""
+REPEAT_S = 60.0
+"""How long the rest of a reply's content is waited for when its agent is lost: the engine sends it again by another.
+
+Less if that engine, or its whole node, is lost as well.
+"""
 SHELF_PART = 4
 """The shelf may take one part in so many of the spool."""
 
@@ -42,7 +46,8 @@ class Item:
     ``sender`` is None if it came to an earlier controller.
 
     ``engine``: whose reply it is (-1: a request's content). ``broken``: it could not be written to
-    disk and is about to fail. ``interrupted``: its agent has died; the engine offers it again.
+    disk and is about to fail. ``interrupted``: its agent has died; the engine offers it again. It was so ``breaks``
+    times.
     """
 
     key: int
@@ -55,6 +60,7 @@ class Item:
     file: SpoolFile | None = None
     broken: bool = False
     interrupted: bool = False
+    breaks: int = 0
     offers: dict[tuple[str, int], Offer] = field(default_factory=dict)
 
     def end(self) -> None:
@@ -227,9 +233,12 @@ class Contents:
         return None
 
     def start(self, items: list[Item], on_end: Callback) -> None:
-        """Pull *items*; *on_end* is called once for each, when it is whole or never will be."""
+        """Pull *items*; *on_end* is called once for each, when it is whole or never will be.
+
+        For one that was interrupted that is after what was to be called for its first half.
+        """
         for item in items:
-            item.on_end = on_end
+            item.on_end = _in_turn(item.on_end, on_end)
             self._items[item.key] = item
             if item.engine >= 0:
                 self._results.setdefault((item.task, item.engine), item.key)  # the hub drops one that came again
@@ -251,15 +260,25 @@ class Contents:
                 item.end()
             elif not whole and item.engine >= 0:
                 item.interrupted = True
-                self._call_later(REPEAT_S, lambda: self._miss(item))
+                item.breaks += 1
+                self._call_later(REPEAT_S, functools.partial(self._miss, item, item.breaks))
             elif not whole:
-                self._miss(item)
+                self._cannot_go_on(item)
 
         return ended
 
-    def _miss(self, item: Item) -> None:
-        if item.interrupted or item.engine < 0:
-            self._fail(item, f"{_name(item)} cannot send the rest")
+    def _miss(self, item: Item, breaks: int) -> None:
+        if item.interrupted and item.breaks == breaks:  # else it went on, and broke again later
+            self._cannot_go_on(item)
+
+    def _cannot_go_on(self, item: Item) -> None:
+        self._fail(item, f"{_name(item)} cannot send the rest")
+
+    def fail_interrupted(self, engines: Sequence[int]) -> None:
+        """Give up what *engines*, which are lost, would have sent again."""
+        for item in list(self._items.values()):
+            if item.interrupted and item.engine in engines:
+                self._fail(item, f"engine {item.engine} is lost, and the agent that had the rest")
 
     def refuse(self, items: list[Item]) -> None:
         """Tell the sender that nobody wants *items*."""
@@ -397,6 +416,17 @@ class Contents:
             if offer.last and offer.item.key in self._items:
                 self._shelf.put(offer.item.key, offer.item.size)
         self.fail_unfinished(peer, f"{peer} is gone")
+
+
+def _in_turn(first: Callback | None, second: Callback) -> Callback:
+    if first is None:
+        return second
+
+    def both() -> None:
+        first()
+        second()
+
+    return both
 
 
 def _name(item: Item) -> str:

@@ -23,13 +23,26 @@ from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool
-from ippmpi.wire.messages import Content, Deliver, Farewell, Message, Reply, StopEngines
+from ippmpi.wire.messages import (
+    Content,
+    Deliver,
+    EnginesChanged,
+    Farewell,
+    Message,
+    Replies,
+    Reply,
+    StopEngines,
+    Submit,
+)
 
 log = logging.getLogger(__name__)
 
 FAREWELL_S = 5.0
 """How long a client that said farewell may still take its acknowledgement."""
 
+
+REPEATED = frozenset({Submit, Reply, Replies})
+"""What is sent again to the same controller when the one that it came from has died before its acknowledgement."""
 
 COMINGS = 200
 """Lines about peers that come and go which are logged per ten seconds."""
@@ -130,7 +143,7 @@ class Controller:
             self._drop(mail, items, error)
             return
         kept = [effect for effect in effects if type(effect) is Keep]
-        done = _countdown(len(items) + len(kept), mail.done)
+        done = _countdown(len(items) + len(kept), mail.done if kept else self._owned(mail))
         if items:
             self._carry_out_when_whole(effects, kept, items, done, mail)
         else:
@@ -138,6 +151,12 @@ class Controller:
         if type(message) is Farewell:
             self._loop.call_later(FAREWELL_S, lambda: self._forget(peer.name))
         self._after()
+
+    def _owned(self, mail: Mail) -> Callback:
+        """Return what acknowledges a message of which nothing is kept: what came twice, not before the first one is."""
+        if type(mail.message) in REPEATED:
+            return lambda: self._store.when_written(mail.done)
+        return mail.done
 
     def _carry_out_when_whole(
         self, effects: list[Effect], kept: list[Keep], items: list[Item], done: Callback, mail: Mail
@@ -214,6 +233,8 @@ class Controller:
                 self._send(effect, mail, stored=stored)
             elif type(effect) is Keep:
                 self._store.keep(effect, done)
+                if type(effect.message) is EnginesChanged:
+                    self._contents.fail_interrupted(effect.message.left)
             elif type(effect) is Release:
                 self._contents.release(effect.content)
             else:

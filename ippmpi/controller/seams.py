@@ -111,6 +111,9 @@ class Records(Protocol):
     def keep(self, record: Keep, done: Callback) -> None:
         """Write a record, then call *done* on the loop's thread."""
 
+    def when_written(self, done: Callback) -> None:
+        """Call *done* on the loop's thread once all that was kept before this call is written."""
+
     losses: int
     """How often records were dropped that somebody may still ask for."""
 

@@ -163,6 +163,10 @@ class Store:
         """Hand some of what was kept about a client's tasks behind *after* to *found*, as ``select`` does."""
         self._ask(lambda db: db.missed(client, after), found, Missed([], after))
 
+    def when_written(self, done: Callback) -> None:
+        """Call *done* on the loop's thread once all that was kept before this call is written (or lost)."""
+        self._queue.put(_Question(lambda _: done, done))
+
     def _ask(self, read: Callable[[database.Database], _T], found: Callable[[_T], None], otherwise: _T) -> None:
         def call(db: database.Database) -> Callback:
             return functools.partial(found, read(db))

@@ -124,8 +124,9 @@ def test_a_value_that_is_lost_on_the_way_is_an_error(manual: Pair) -> None:
         hub.blobs.clear()
 
     hub.call_soon(reply_and_forget)
-    with pytest.raises(ipp.RemoteError, match="lost on the way"):
+    with pytest.raises(ipp.EngineError, match=r"rank 0 on \w+.*800\d\d\d bytes was lost on the way") as caught:
         result.get(5)
+    assert caught.value.engine_info["pid"] == 1000
 
 
 class Picky:

@@ -117,6 +117,12 @@ class Records:
         self.kept.append(record)
         self._waiting.append(done)
 
+    def when_written(self, done: Callback) -> None:
+        if self._waiting:
+            self._waiting.append(done)
+        else:
+            done()
+
     losses = 0
     writable = True
 

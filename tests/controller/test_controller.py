@@ -25,9 +25,11 @@ from ippmpi.wire.messages import (
     Deliver,
     EngineLost,
     EngineRecord,
+    EnginesChanged,
     Farewell,
     Message,
     Query,
+    Replies,
     Reply,
     Run,
     SendSignal,
@@ -243,16 +245,21 @@ def test_a_reply_s_content_is_freed_when_the_client_has_it(scene: Scene) -> None
     assert len(scene.agent.acked) == 1
 
 
+def break_off(scene: Scene) -> None:
+    """Let the agent die; another one takes its place."""
+    scene.agent.near.session.restart()
+    scene.agent.near.transfers.lose_incoming()
+    scene.agent.far = Conversation("controller", "controller", lambda _: None)
+    scene.agent.connect()
+
+
 def interrupted_reply(scene: Scene) -> Reply:
     """Let the agent die in the middle of a reply's content that the client pulls already."""
     content, _ = scene.offer(scene.agent, available=1_500_000)
     scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)] if m.content.transfer else [])
     scene.agent.say(Reply(TASK, 0, content))
     scene.pump()
-    scene.agent.near.session.restart()
-    scene.agent.near.transfers.lose_incoming()
-    scene.agent.far = Conversation("controller", "controller", lambda _: None)
-    scene.agent.connect()
+    break_off(scene)
     reply = only(scene.client.got)
     assert isinstance(reply, Reply)
     return reply
@@ -267,6 +274,10 @@ def test_a_reply_s_content_goes_on_when_its_engine_sends_it_again_by_another_age
     scene.pump()
     assert bytes(sink.data) == BIG
     assert ends == [True]
+    assert scene.agent.acked == []  # nobody else has it yet
+    assert [k.task for k in scene.records.kept] == [TASK]
+    scene.records.commit()
+    scene.pump()
     assert len(scene.agent.acked) == 1
     assert len(scene.client.got) == 1
     scene.loop.pass_time(100.0)
@@ -283,6 +294,49 @@ def test_a_reply_s_content_that_does_not_come_again_fails(scene: Scene) -> None:
     scene.pump()
     assert ends == [False]
     assert len(scene.spool) == 0
+
+
+def test_a_reply_s_content_has_its_whole_time_after_each_break(scene: Scene) -> None:
+    reply = interrupted_reply(scene)
+    _, ends = scene.pull(scene.client, reply.content)
+    scene.loop.pass_time(REPEAT_S - 1.0)
+    content, _ = scene.offer(scene.agent, available=2_000_000)
+    scene.agent.say(Reply(TASK, 0, content))
+    scene.pump()
+    break_off(scene)
+    scene.loop.pass_time(2.0)
+    scene.pump()
+    assert ends == []
+    scene.loop.pass_time(REPEAT_S)
+    scene.pump()
+    assert ends == [False]
+
+
+def test_a_reply_s_content_fails_at_once_when_its_engine_is_lost_too(scene: Scene) -> None:
+    reply = interrupted_reply(scene)
+    _, ends = scene.pull(scene.client, reply.content)
+    scene.on(EngineLost, lambda peer, m: [Keep(TaskId(""), EnginesChanged([], [0], ["killed"]))])
+    scene.agent.say(EngineLost("w", 0, "killed"))
+    scene.pump()
+    assert ends == [False]
+    assert len(scene.spool) == 0
+
+
+@pytest.mark.parametrize("message", [Reply(TASK, 0, Content()), Replies(TASK, [Reply(TASK, 0, Content())])])
+def test_what_comes_twice_is_not_acknowledged_before_the_first_one_is_in_the_store(
+    scene: Scene, message: Message
+) -> None:
+    scene.on(type(message), lambda peer, m: [Keep(TASK, m)])
+    scene.agent.say(message)
+    scene.pump()
+    break_off(scene)
+    scene.on(type(message), lambda peer, m: [])
+    scene.agent.say(message)
+    scene.pump()
+    assert scene.agent.acked == []
+    scene.records.commit()
+    scene.pump()
+    assert scene.agent.acked == [message]
 
 
 def test_a_reply_without_a_receiver_frees_its_content(scene: Scene) -> None:

@@ -88,6 +88,18 @@ def opened(path: Path, dones: Dones, limits: StoreLimits | None = None, *, resto
         store.close()
 
 
+def test_what_waits_for_all_that_was_kept_before_is_told_when_that_is_so(tmp_path: Path, dones: Dones) -> None:
+    written: list[int] = []
+    with opened(tmp_path / "s", dones) as store:
+        for number in range(200):
+            store.keep(submit(number, [0]), dones.one)
+        store.when_written(lambda: written.append(dones.count))
+        eventually(lambda: written)
+        store.when_written(lambda: written.append(dones.count))  # nothing waits
+        eventually(lambda: len(written) == 2)
+    assert written == [200, 200]
+
+
 def keep(store: Store, dones: Dones, *records: Keep) -> None:
     goal = dones.count + len(records)
     for record in records:
