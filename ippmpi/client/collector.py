@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from ippmpi import clock
+from ippmpi.client.conditions import Changes
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 
@@ -30,13 +30,13 @@ class Collector:
         self.method = method
         self.order: list[int] = []
         self.problem: Exception | None = None
-        self.sent = threading.Event()
-        self.changed = threading.Condition()
+        self.changed = Changes()
         self._holds = 1
         self._failures = 0
-        self._pieces: dict[int, Collector] = {}
-        self._on_end: list[Callable[[], None]] = []
-        self._watchers: list[Callable[[News], None]] = []
+        self._whole: Collector | None = None  # that this one is a piece of
+        self._pieces: dict[int, Collector] | None = None
+        self._on_end: tuple[Callable[[], None], ...] = ()
+        self._watchers: tuple[Callable[[News], None], ...] = ()
 
     @classmethod
     def joined(cls, pieces: Sequence[tuple[Collector, Sequence[int]]], keep: object = None) -> Collector:
@@ -104,18 +104,17 @@ class Collector:
 
     def printed(self, index: int, stream: str, text: bytes) -> None:
         """Keep what part *index* printed."""
-        part = self.parts[index]
         with self.changed:
-            (part.stderr if stream == "stderr" else part.stdout).append(text)
+            self.parts[index].printed(stream, text)
             self._tell(News(index, stream, text))
 
     def displayed(self, index: int, record: dict[str, Any]) -> None:
         """Keep what part *index* displayed (mime types and data)."""
         if record.get("kind") == "clear_output":
-            self.parts[index].outputs.clear()
+            self.parts[index].outputs = []
             return
         with self.changed:
-            self.parts[index].outputs.append(record)
+            self.parts[index].displayed(record)
             self._tell(News(index, "display", record))
 
     def break_off(self, problem: Exception) -> None:
@@ -128,10 +127,10 @@ class Collector:
             for index, part in enumerate(self.parts):
                 if not part.done:
                     self._tell(News(index, "end"))
-            pieces = list(self._pieces.values())
+            self._holds = 0
+            pieces = list((self._pieces or {}).values())
         for piece in pieces:
             piece.break_off(problem)
-        self.sent.set()
         self._end()
 
     def hold(self) -> None:
@@ -140,15 +139,15 @@ class Collector:
             self._holds += 1
 
     def release(self) -> None:
-        """One of them is with the hub, or (once) no more requests follow; after the last one ``sent`` is set."""
+        """One of them is with the hub, or (once) no more requests follow; after the last one ``sent`` is true."""
         with self.changed:
             self._holds -= 1
             if self._holds == 0:
-                self.sent.set()
+                self.changed.notify_all()
 
     def _end(self) -> None:
         with self.changed:  # another thread may break it off at this moment
-            callbacks, self._on_end = self._on_end, []
+            callbacks, self._on_end = self._on_end, ()
         for callback in callbacks:
             callback()
 
@@ -162,6 +161,17 @@ class Collector:
     def ended(self) -> bool:
         """Whether every part came, or none will any more."""
         return self.problem is not None or len(self.order) == len(self.parts)
+
+    @property
+    def sent(self) -> bool:
+        """Whether the hub has all that was to be sent, so that the arguments are no longer needed here."""
+        return self._holds <= 0 if self._whole is None else self._whole.sent
+
+    def wait_sent(self, timeout_s: float | None) -> bool:
+        """Wait until ``sent``; return whether it was in time."""
+        changed = self.changed if self._whole is None else self._whole.changed
+        with changed:
+            return changed.wait_for(lambda: self.sent, timeout_s)
 
     @property
     def failed(self) -> bool:
@@ -182,7 +192,7 @@ class Collector:
         """Call *callback* once when ``ended``, on the I/O thread; at once if it has."""
         with self.changed:
             if not self.ended:
-                self._on_end.append(callback)
+                self._on_end += (callback,)
                 return
         callback()
 
@@ -191,7 +201,7 @@ class Collector:
         with self.changed:
             if replay:
                 self._replay(watcher)
-            self._watchers.append(watcher)
+            self._watchers += (watcher,)
 
     def _replay(self, watcher: Callable[[News], None]) -> None:
         for index, part in enumerate(self.parts):
@@ -206,12 +216,12 @@ class Collector:
     def unwatch(self, watcher: Callable[[News], None]) -> None:
         """Stop calling *watcher*."""
         with self.changed:
-            self._watchers.remove(watcher)
+            self._watchers = tuple(each for each in self._watchers if each != watcher)
 
     def piece(self, index: int) -> Collector:
         """Return a collector of part *index* alone, which this one keeps informed."""
         piece = Collector([self.parts[index]], self.method, self.keep)
-        piece.sent = self.sent
+        piece._whole = self
         with self.changed:
             if self.parts[index].received:
                 with piece.changed:
@@ -219,6 +229,7 @@ class Collector:
             elif self.problem is not None:
                 piece.problem = self.problem
             else:
+                self._pieces = self._pieces or {}
                 self._pieces[index] = piece
         return piece
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -70,17 +71,27 @@ class Pending:
     indices: dict[int, int] | None
     left: int
     sent: bool = False
-    ended: set[int] = field(default_factory=set)
-    heard: Counter[int] = field(default_factory=Counter)
-    skip: Counter[int] = field(default_factory=Counter)
+    ended: Set[int] = frozenset()
+    heard: Counter[int] | None = None
+    skip: Counter[int] | None = None
 
     def again(self, engine: int) -> bool:
         """Count output of *engine*; say whether it came before."""
-        if self.skip[engine] > 0:
+        if self.skip is not None and self.skip[engine] > 0:
             self.skip[engine] -= 1
             return True
+        if self.heard is None:
+            self.heard = Counter()
         self.heard[engine] += 1
         return False
+
+    def end(self, index: int) -> None:
+        """Note that a part has replied."""
+        self.left -= 1
+        if isinstance(self.ended, set):
+            self.ended.add(index)
+        else:
+            self.ended = {index} if self.left else frozenset((index,))
 
     def index(self, engine: int) -> int | None:
         """Return which part *engine* answers for; None if it has no part in this task."""
@@ -163,10 +174,10 @@ class Requests:
         self.latest = message.task
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
-            self.transport.call_soon(lambda: self._send(ready, pending))
+            self.transport.call_soon(partial(self._send, ready, pending))
         else:
             pending.collector.hold()
-            self.transport.call_soon(lambda: self._send_large(message, blobs, pending))
+            self.transport.call_soon(partial(self._send_large, message, blobs, pending))
         if self.problem is not None:  # broken since the check; then nobody would end this one
             self.pending.pop(message.task, None)
             raise self.problem
@@ -355,13 +366,12 @@ class Requests:
     def _outcome(
         self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None
     ) -> tuple[int, bytes | bytearray | RemoteError]:
-        pending.ended.add(index)
+        pending.end(index)
         collector = pending.collector
         part = collector.parts[index]
         if message.engine >= 0:
             part.engine = message.engine
         part.started, part.completed = message.started, message.completed
-        pending.left -= 1
         if pending.left == 0:
             self.pending.pop(message.task, None)
         if message.failure is not None:
