@@ -33,6 +33,7 @@ class Engines:
         self.ids: tuple[int, ...] = ()
         self.worlds: dict[str, dict[int, EngineRecord]] = {}  # by rank, as each was last seen
         self.known = False
+        self.joins = 0  # the highest ``joined`` that was ever told
         self.failure: Exception | None = None
         self.losses = 0
         self._reasons: dict[int, str] = {}
@@ -54,6 +55,7 @@ class Engines:
             del self._reasons[next(iter(self._reasons))]
         worlds = self._worlds_with(message.joined, records)
         with self._changed:
+            self.joins = max([self.joins, *(engine.joined for engine in message.joined)])
             self.records = records
             self.worlds = worlds
             self.ids = tuple(sorted(records))

@@ -160,7 +160,8 @@ class Requests:
         targets = [part.engine for part in parts if part.engine is not None]
         indices = {engine: index for index, engine in enumerate(targets)}
         pending = Pending(collector, 0, indices, len(targets))
-        self._submit(Submit(parts[0].task, op, targets, [], parts[0].label), blobs, pending)
+        message = Submit(parts[0].task, op, targets, [], parts[0].label, None, self.engines.joins)
+        self._submit(message, blobs, pending)
 
     def submit_balanced(self, blob: Blob, collector: Collector, index: int, placement: Placement) -> None:
         """Send part *index* of *collector* as a balanced task."""

@@ -30,7 +30,11 @@ class Direct:
         return Task(peer, message, places, spooled)
 
     def start(self, task: Task, message: Submit) -> Iterator[Effect]:
-        """Hand out *task*; the parts on engines that take no work fail, those on engines that have it run already."""
+        """Hand out *task*; the parts on engines that take no work fail, those on engines that have it run already.
+
+        So do the parts on engines that another process has become since it was submitted: the one that was meant may
+        have run it, and the hub of that time, which knew, may have been killed.
+        """
         shared = len(message.contents) == 1
         runs: dict[Peer, tuple[list[int], list[Content]]] = {}
         refused = []
@@ -39,7 +43,7 @@ class Direct:
             if task.parts[target] is not State.WAITING:
                 continue  # it had ended before the hub was started again
             engine = self._ledger.open_engine(target)
-            if engine is None:
+            if engine is None or (0 <= message.seen < engine.joined and target not in has_it):
                 refused.append(target)
                 continue
             task.move(target, Event.ASSIGN)
@@ -55,5 +59,16 @@ class Direct:
             run = Run(task.id, task.op, engines, contents[:1] if shared else contents)
             yield from self._ledger.to_agent(agent, run)
         for target in refused:
-            about = self._ledger.engines.get(target)
-            yield from self._ending.fail(task, target, "EngineError", self._ledger.missing(target), engine=about)
+            yield from self._refuse(task, target)
+
+    def _refuse(self, task: Task, target: EngineId) -> Iterator[Effect]:
+        engine = self._ledger.open_engine(target)
+        if engine is None:
+            about, text = self._ledger.engines.get(target), self._ledger.missing(target)
+        else:
+            about = None
+            text = (
+                f"engine {target} was lost: the process that had this id when this was submitted has ended; {engine} "
+                "has it now, without what the other one knew"
+            )
+        yield from self._ending.fail(task, target, "EngineError", text, engine=about)

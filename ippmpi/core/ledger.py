@@ -55,6 +55,7 @@ class Ledger:
         self.agents: dict[Peer, Agent] = {}
         self.worlds: dict[WorldId, World] = {}
         self.engines: dict[EngineId, Engine] = {}
+        self.joins = 0  # how often engines have joined, in all lives
         self.losses: OrderedDict[EngineId, str] = OrderedDict()
         self.tasks: dict[TaskId, Task] = {}
         self.ended: OrderedDict[TaskId, Ended] = OrderedDict()

@@ -61,8 +61,15 @@ class Arriving:
             if _lives(content.path):
                 raise
 
+    @property
+    def opened(self) -> bool:
+        """Whether the file was still there."""
+        return self._fd >= 0
+
     def map(self) -> mmap.mmap:
         """Return the complete file as private memory: writable, its pages copied only when written. Call once."""
+        if not self.opened:
+            raise ValueError("it was not opened")  # mmap would give zeros
         try:
             return mmap.mmap(self._fd, self._size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         finally:

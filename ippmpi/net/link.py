@@ -214,6 +214,7 @@ class Link:
         self._on_state = on_state
         self.state = LinkState.CONNECTING
         self._token = os.urandom(16)
+        self._life = b""  # of the listener that the session is with
         self._dirty = False
         self._ack_timer = False
         self.conversation = Conversation("controller", "controller", self._on_dirty)
@@ -240,6 +241,7 @@ class Link:
             python(),
             pack_about(self.dial.about),
             self.dial.known_as,
+            self._life,
         )
 
     # --- news from the channels --------------------------------------------------------------
@@ -250,6 +252,7 @@ class Link:
         if channel == "data":
             conversation.open_data(wire)
             return
+        self._life = welcome.life
         conversation.about = unpack_about(welcome.about)
         conversation.open_control(wire, known=welcome.known, received=welcome.received)
         if not welcome.known:
