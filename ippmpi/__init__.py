@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.client import Client
+    from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
+    from ippmpi.client.functions import ParallelFunction, RemoteFunction, parallel, remote
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
     from ippmpi.client.views import DirectView
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         UnmetDependency,
     )
+    from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
 
@@ -65,9 +68,12 @@ __all__ = [
     "LaunchError",
     "LoadBalancedView",
     "NoEnginesRegistered",
+    "ParallelFunction",
     "ProtocolError",
+    "Reference",
     "Refused",
     "RemoteError",
+    "RemoteFunction",
     "ResultNotKept",
     "TaskAborted",
     "TaskError",
@@ -75,6 +81,12 @@ __all__ = [
     "TimeoutError",
     "UnmetDependency",
     "__version__",
+    "depend",
+    "dependent",
+    "interactive",
+    "parallel",
+    "remote",
+    "require",
 ]
 
 _HOMES = {
@@ -89,7 +101,16 @@ _HOMES = {
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
     "LoadBalancedView": "ippmpi.client.balanced",
+    "ParallelFunction": "ippmpi.client.functions",
+    "Reference": "ippmpi.wire.references",
+    "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
+    "depend": "ippmpi.client.conditional",
+    "dependent": "ippmpi.client.conditional",
+    "interactive": "ippmpi.client.conditional",
+    "parallel": "ippmpi.client.functions",
+    "remote": "ippmpi.client.functions",
+    "require": "ippmpi.client.conditional",
 }
 """Where public names live; all others are exceptions."""
 

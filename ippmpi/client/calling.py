@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ippmpi.client.flags import Flags
 from ippmpi.client.results import AsyncResult
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
+    from ippmpi.client.functions import ParallelFunction, RemoteFunction
 
 
 class View(Flags, ABC):
@@ -20,6 +21,9 @@ class View(Flags, ABC):
     ``block``: whether calls wait. ``track``: kept for old programs; results always know ``sent``.
     ``label``: a text that goes with the tasks.
     """
+
+    BALANCED: ClassVar[bool] = False
+    """Whether each call goes to one engine of the controller's choice."""
 
     block: bool = False
     track: bool = False
@@ -92,6 +96,28 @@ class View(Flags, ABC):
     @abstractmethod
     def imap(self, function: Callable[..., Any], /, *sequences: Iterable[Any]) -> Iterator[Any]:
         """Map and return an iterator over the values, each as soon as it is there."""
+
+    # --- functions ---------------------------------------------------------------------------
+
+    def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
+        """Decorate a function that is to run on the engines whenever it is called, see ``RemoteFunction``."""
+        from ippmpi.client.functions import remote
+
+        return remote(self, block, **flags)
+
+    def parallel(
+        self, dist: str = "b", block: bool | None = None, **flags: Any
+    ) -> Callable[[Callable[..., Any]], ParallelFunction]:
+        """Decorate a function of sequences of which each engine is to get a piece, see ``ParallelFunction``."""
+        from ippmpi.client.functions import parallel
+
+        return parallel(self, dist, block, **flags)
+
+    @abstractmethod
+    def call_pieces(
+        self, function: Callable[..., Any], sequences: tuple[Any, ...], *, dist: str, chunksize: int | None
+    ) -> AsyncResult:
+        """Call *function* with pieces of the *sequences*, which have one length, and join the results."""
 
     @property
     def executor(self) -> Executor:

@@ -256,6 +256,26 @@ class DirectView(View):
         """Map (see ``map``) and return an iterator over the values, each as soon as its engine is done."""
         return iter(self.map_async(function, *sequences, **options))
 
+    def call_pieces(
+        self,
+        function: Callable[..., Any],
+        sequences: tuple[Any, ...],
+        *,
+        dist: str,
+        chunksize: int | None = None,  # noqa: ARG002 - for balanced views
+    ) -> AsyncResult:
+        """One call for each engine that gets something."""
+        ids, _ = self._engines(None)
+        pieces = [split(sequence, len(ids), dist) for sequence in sequences]
+        calls: list[object] = [
+            (function, arguments, {}) for arguments in zip(*pieces, strict=True) if len(arguments[0])
+        ]
+        if calls:
+            collector = self._collect("parallel", "apply", [pack(call) for call in calls], ids[: len(calls)], None)
+        else:
+            collector = Collector([], "parallel")
+        return AsyncGatherResult(self.client.requests, collector, join=lambda values: join(values, dist))
+
     # --- itself ------------------------------------------------------------------------------
 
     def activate(self, suffix: str = "") -> None:

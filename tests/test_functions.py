@@ -1,0 +1,137 @@
+"""Decorated functions, conditions and references on real engines, each with a namespace of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import ippmpi as ipp
+from clusters import defined, running
+
+N = 3
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipp.Client]:
+    with running(tmp_path_factory.mktemp("profile"), N, "local") as (_, client):
+        yield client
+
+
+@pytest.fixture
+def rc(client: ipp.Client) -> ipp.Client:
+    client[:].clear(block=True)
+    client[:].scatter("n", client.ids, flatten=True, block=True)
+    return client
+
+
+# --- references ---
+
+
+def test_each_engine_uses_its_own_value_of_a_reference(rc: ipp.Client) -> None:
+    ranks = rc[:]
+    n = ipp.Reference("n")
+    assert ranks.apply_sync(lambda x: x + 1, n) == [1, 2, 3]
+    assert ranks.apply_sync(lambda d, k: d["a"][0] * k, {"a": [n]}, k=n) == [0, 1, 4]
+    ranks["f"] = defined("f = lambda *args: sum(args) + n").f
+    assert ranks.apply_sync(ipp.Reference("f"), 10, ipp.Reference("n * 100")) == [10, 111, 212]
+    assert ranks.map_sync(ipp.Reference("f"), [1, 1, 1]) == [1, 2, 3]
+    ranks.push({"copied": ipp.Reference("n + 0.5")}, block=True)
+    assert ranks["copied"] == [0.5, 1.5, 2.5]
+
+
+def test_a_balanced_task_uses_the_value_of_its_engine(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    result = view.apply_async(lambda x: x, ipp.Reference("n"))
+    assert result.get(10) == result.engine_id
+    assert set(view.map_sync(lambda x, _: x, [ipp.Reference("n")] * 6, range(6))) <= set(rc.ids)
+
+
+def test_a_reference_to_nothing_is_a_remote_name_error(rc: ipp.Client) -> None:
+    with pytest.raises(ipp.RemoteError, match="NameError") as caught:
+        rc[1].apply_sync(abs, ipp.Reference("missing"))
+    assert caught.value.engine_info["engine_id"] == 1
+
+
+# --- conditions ---
+
+CONDITIONS = defined("""
+    import ippmpi as ipp
+
+    def is_n(wanted):
+        return n == wanted
+
+    @ipp.depend(is_n, 2)
+    def only_on_two(x):
+        return n, x
+
+    @ipp.depend(is_n, 17)
+    def nowhere():
+        return n
+
+    @ipp.require("no_such_module")
+    def needs_more():
+        return 1
+
+    @ipp.require("fractions", helper=abs)
+    def needs():
+        return str(fractions.Fraction(1, 2)), helper(-1)
+""")
+
+
+def test_a_task_runs_only_where_its_condition_holds(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    results = [view.apply_async(CONDITIONS.only_on_two, x) for x in range(6)]
+    assert [result.get(10) for result in results] == [(2, x) for x in range(6)]
+    assert {result.engine_id for result in results} == {2}
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 2}, {"chunksize": 2, "return_exceptions": True}])
+def test_a_map_runs_only_where_its_condition_holds(rc: ipp.Client, options: dict[str, Any]) -> None:
+    view = rc.load_balanced_view()
+    assert view.map_async(CONDITIONS.only_on_two, range(6), **options).get(10) == [(2, x) for x in range(6)]
+
+
+@pytest.mark.parametrize("f", [CONDITIONS.nowhere, CONDITIONS.needs_more])
+def test_a_task_that_no_engine_can_do_fails_instead_of_waiting_for_ever(rc: ipp.Client, f: Any) -> None:
+    with pytest.raises(ipp.ImpossibleDependency, match="refused by engines 0-2"):
+        rc.load_balanced_view().apply_async(f).get(10)
+
+
+def test_engines_that_were_named_fail_with_the_condition(rc: ipp.Client) -> None:
+    with pytest.raises(ipp.CompositeError) as caught:
+        rc[:].apply_async(CONDITIONS.only_on_two, 1).get(10)
+    assert [(error.ename, error.engine_info["engine_id"]) for error in caught.value.errors] == [
+        ("UnmetDependency", 0),
+        ("UnmetDependency", 1),
+    ]
+
+
+def test_required_names_are_there(rc: ipp.Client) -> None:
+    assert rc[:].apply_sync(CONDITIONS.needs) == [("1/2", 1)] * N
+
+
+# --- decorated functions ---
+
+
+def test_remote_and_parallel_functions_of_main(rc: ipp.Client) -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "ranks": rc[:], "ipp": ipp}
+    source = """
+@ranks.remote(block=True)
+def where(x):
+    return n + x
+
+@ipp.parallel(ranks, dist="r", block=True)
+def with_n(piece):
+    return [(x, n) for x in piece]
+
+@ipp.remote(ranks, block=True)
+@ipp.require("math")
+def rooted(x):
+    return math.sqrt(x)
+"""
+    exec(source, names)
+    assert names["where"](10) == [10, 11, 12]
+    assert names["with_n"](list(range(5))) == [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1)]
+    assert names["rooted"](4) == [2.0] * N
