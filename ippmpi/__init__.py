@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
     from ippmpi.client.balanced import LoadBalancedView
+    from ippmpi.client.broadcast import BroadcastView
     from ippmpi.client.client import Client
     from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
+    from ippmpi.client.executor import ViewExecutor
     from ippmpi.client.functions import ParallelFunction, RemoteFunction, parallel, remote
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
@@ -53,6 +55,7 @@ __all__ = [
     "AlreadyDisplayedError",
     "AsyncMapResult",
     "AsyncResult",
+    "BroadcastView",
     "Client",
     "Cluster",
     "ClusterError",
@@ -80,6 +83,7 @@ __all__ = [
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
+    "ViewExecutor",
     "__version__",
     "depend",
     "dependent",
@@ -93,6 +97,7 @@ _HOMES = {
     "ALL_COMPLETED": "concurrent.futures",
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
+    "BroadcastView": "ippmpi.client.broadcast",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",
@@ -105,6 +110,7 @@ _HOMES = {
     "Reference": "ippmpi.wire.references",
     "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
+    "ViewExecutor": "ippmpi.client.executor",
     "depend": "ippmpi.client.conditional",
     "dependent": "ippmpi.client.conditional",
     "interactive": "ippmpi.client.conditional",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ippmpi as ipp
 from clusters import defined, running
+from helpers import eventually
 
 N = 3
 
@@ -135,3 +137,59 @@ def rooted(x):
     assert names["where"](10) == [10, 11, 12]
     assert names["with_n"](list(range(5))) == [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1)]
     assert names["rooted"](4) == [2.0] * N
+
+
+# --- imports ---
+
+
+def test_imports_happen_on_the_engines_too(rc: ipp.Client) -> None:
+    ranks = rc[:]
+    names: dict[str, Any] = {"__name__": "__main__", "ranks": ranks}
+    source = """
+with ranks.sync_imports(quiet=True):
+    import fractions as fr, xml.dom
+    from decimal import Decimal as D
+"""
+    exec(source, names)
+    assert (
+        ranks.pull("str(fr.Fraction(1, 2)), str(D(3)), xml.dom.__name__", block=True) == [("1/2", "3", "xml.dom")] * N
+    )
+    assert str(names["fr"].Fraction(1, 3)) == "1/3"
+
+
+# --- what a view knows of its calls ---
+
+
+def test_values_of_a_view_are_found_by_id_and_by_position(rc: ipp.Client) -> None:
+    view = rc[1]
+    for value in range(3):
+        view.apply_async(abs, -value)
+    assert view.wait(timeout=10)
+    assert list(view.results) == view.history
+    assert [view.results[task] for task in view.history] == [0, 1, 2]
+    assert view.get_result(-2).get(10) == 1
+    assert view.queue_status()["completed"] >= 3
+
+
+HELD = defined("""
+    def held(file):
+        import pathlib, time
+        print("started", flush=True)
+        while not pathlib.Path(file).exists():
+            time.sleep(0.01)
+        return 1
+""")
+
+
+def test_a_view_aborts_what_has_not_started(rc: ipp.Client, tmp_path: Path) -> None:
+    view, other = rc[0], rc[0]
+    running = view.apply_async(HELD.held, str(tmp_path / "go"))
+    eventually(lambda: "started" in running.stdout)
+    waiting = [view.apply_async(abs, -1) for _ in range(3)]
+    kept = other.apply_async(abs, -2)
+    view.abort(block=True)
+    for result in waiting:
+        with pytest.raises(ipp.TaskAborted):
+            result.get(10)
+    (tmp_path / "go").touch()
+    assert (running.get(10), kept.get(10)) == (1, 2)

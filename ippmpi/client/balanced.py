@@ -64,11 +64,9 @@ class LoadBalancedView(View):
 
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         placement = self._placement()
-        requests = self.client.requests
         collector = self._parts("apply", 1, None)
-        requests.submit_balanced(pack((function, args, kwargs)), collector, 0, placement)
-        collector.release()
-        return AsyncResult(requests, collector, single=True)
+        self._submit(collector, [(function, args, kwargs)], placement)
+        return AsyncResult(self.client.requests, collector, single=True)
 
     # --- map ---------------------------------------------------------------------------------
 
@@ -94,7 +92,7 @@ class LoadBalancedView(View):
         requests = self.client.requests
         if chunksize is None and not placement.retries:
             items = Items(function, ready, length)
-            growing = Growing(requests, items, placement, label or self.label or "", self.client)
+            growing = Growing(requests, items, placement, label or self.label or "", self)
             adaptive = AdaptiveMapResult(
                 growing,
                 requests,
@@ -121,7 +119,7 @@ class LoadBalancedView(View):
 
     def _parts(self, method: str, tasks: int, label: str | None) -> Collector:
         parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks)
-        return Collector(parts, method, self.client)
+        return Collector(parts, method, self)
 
     def _submit(self, collector: Collector, calls: Iterable[object], placement: Placement) -> None:
         """Send *calls*, one for each part; if one of them cannot be sent, none is."""
@@ -129,6 +127,7 @@ class LoadBalancedView(View):
         try:
             for call in calls:
                 requests.submit_balanced(pack(call), collector, sent, placement)
+                self.note(collector.parts[sent].task)
                 sent += 1
         except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind
             if sent:
@@ -172,7 +171,7 @@ class LoadBalancedView(View):
         if limit is not None and limit < 0:
             raise ValueError(f"max_outstanding is {limit}, but must be 'auto', 0 (no limit) or a positive number")
         requests = self.client.requests
-        sender = Sender(requests, function, self._placement(), label=self.label or "", keep=self.client)
+        sender = Sender(requests, function, self._placement(), label=self.label or "", view=self)
         return LazyMapIterator(
             sender,
             zip(*sequences, strict=False),

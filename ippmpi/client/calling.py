@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ippmpi.client.flags import Flags
+from ippmpi.client.own import OwnCalls
 from ippmpi.client.results import AsyncResult
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ippmpi.client.functions import ParallelFunction, RemoteFunction
 
 
-class View(Flags, ABC):
+class View(Flags, OwnCalls, ABC):
     """Some engines of a client, and the options of calls to them.
 
     ``block``: whether calls wait. ``track``: kept for old programs; results always know ``sent``.
@@ -31,6 +32,7 @@ class View(Flags, ABC):
 
     def __init__(self, client: Client, **flags: Any) -> None:
         """Belong to *client*; *flags* as for ``set_flags``."""
+        super().__init__()
         self.client = client
         self.block = client.block
         self.set_flags(**flags)
@@ -42,6 +44,10 @@ class View(Flags, ABC):
     @abstractmethod
     def _map(self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: Any) -> AsyncResult:
         """Send the map."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of engines."""
 
     # --- apply -------------------------------------------------------------------------------
 

@@ -34,10 +34,8 @@ class RemoteFunction:
 
     def _view(self) -> View:
         """Return the view as it is now with our own flags, for one call: other threads may make others."""
-        view = copy(self.view).set_flags(**self.flags)
-        if self.block is not None:
-            view.block = self.block
-        return view
+        block = {} if self.block is None else {"block": self.block}
+        return copy(self.view).set_flags(**self.view.flags() | self.flags | block)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function on the engines: an AsyncResult, or if it blocks the value(s)."""

@@ -110,6 +110,7 @@ class Requests:
         self.engines = Engines()
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
+        self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
         self.on_new_life: Callable[[], None] | None = None
@@ -146,6 +147,10 @@ class Requests:
         part = ChunkPart(self._next_task(), None, "map", label, clock.now())
         part.first, part.size, part.failures, part.engines = first, size, {}, self.engines.records
         return part
+
+    def collectors(self) -> set[Collector]:
+        """Return those of all calls that have not ended; of a map also at a moment when none of its tasks is sent."""
+        return {pending.collector for pending in list(self.pending.values())} | self.maps
 
     def candidates(self, placement: Placement) -> int:
         """Return how many engines may be chosen by *placement*; at least 1."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from ippmpi.client.calling import View
 from ippmpi.client.collector import Collector
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import Unpickle, unpickle
+from ippmpi.client.imports import importing
 from ippmpi.client.mapresults import AsyncGatherResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import block_bounds, check_distribution, columns, is_array, join, split
@@ -49,8 +52,9 @@ class DirectView(View):
     def _collect(self, method: str, op: str, blobs: list[Blob], ids: list[int], label: str | None) -> Collector:
         requests = self.client.requests
         parts = requests.parts(ids, method, label or self.label or "")
-        collector = Collector(parts, method, self.client)
+        collector = Collector(parts, method, self)
         requests.submit(op, blobs, collector)
+        self.note(parts[0].task)
         collector.release()
         return collector
 
@@ -87,7 +91,9 @@ class DirectView(View):
             ids, single = self.client.requests.engines.pick(self.targets)
             named = frozenset(ids)
         blob = pack((f, args, kwargs))
-        collector = self.client.requests.beginnings.add(named, blob, self.label or "", self.client)
+        collector = self.client.requests.beginnings.add(named, blob, self.label or "", self)
+        if collector.parts:
+            self.note(collector.parts[0].task)
         return AsyncResult(self.client.requests, collector, single=single)
 
     # --- code --------------------------------------------------------------------------------
@@ -127,6 +133,21 @@ class DirectView(View):
         result = self._send("execute", request, targets=targets, label=label, unpickle=unpickle_reply)
         self._finish(result, block)
         return result
+
+    def sync_imports(self, local: bool = True, quiet: bool = False) -> AbstractContextManager[None]:
+        """Import, inside a ``with`` block, here and on the engines: what the statements bind here they bind there.
+
+        Each is announced on stdout unless *quiet*. Meant are the statements of the block itself, not those of functions
+        that it calls. What failed on engines is raised at the end of the block.
+        """
+        if not local:
+            raise NotImplementedError("sync_imports(local=False): to import on the engines only, use view.execute()")
+        return importing(self, sys._getframe(1), quiet=quiet)
+
+    @property
+    def importer(self) -> AbstractContextManager[None]:
+        """Same as ``sync_imports()``: ``with view.importer: import numpy``."""
+        return importing(self, sys._getframe(1), quiet=False)
 
     # --- namespaces --------------------------------------------------------------------------
 
@@ -304,4 +325,4 @@ class DirectView(View):
             shown = f"[{', '.join(map(str, targets[:4]))}, ... {targets[-1]}]"
         else:
             shown = str(targets)
-        return f"<DirectView {shown}>"
+        return f"<{type(self).__name__} {shown}>"
