@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ N = 3
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipp.Client]:
-    with running(tmp_path_factory.mktemp("profile"), N, "local") as (_, client):
-        yield client
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ipp.Cluster, ipp.Client]]:
+    with running(tmp_path_factory.mktemp("profile"), N, "local") as both:
+        yield both
 
 
 @pytest.fixture
-def rc(client: ipp.Client) -> ipp.Client:
+def cluster(both: tuple[ipp.Cluster, ipp.Client]) -> ipp.Cluster:
+    return both[0]
+
+
+@pytest.fixture
+def rc(both: tuple[ipp.Cluster, ipp.Client]) -> ipp.Client:
+    client = both[1]
     client[:].clear(block=True)
     client[:].scatter("n", client.ids, flatten=True, block=True)
     return client
@@ -193,3 +200,83 @@ def test_a_view_aborts_what_has_not_started(rc: ipp.Client, tmp_path: Path) -> N
             result.get(10)
     (tmp_path / "go").touch()
     assert (running.get(10), kept.get(10)) == (1, 2)
+
+
+# --- picklers ---
+
+
+@pytest.fixture
+def dilled(rc: ipp.Client) -> Iterator[ipp.Client]:
+    pytest.importorskip("dill", reason="dill is not installed (make install)")
+    assert rc[:].use_dill().get(10) == [None] * N
+    yield rc
+    rc[:].use_pickle().get(10)
+
+
+LOCKS = defined("""
+    import threading
+
+    def lock_of(held):
+        lock = threading.Lock()
+        if held.locked():
+            lock.acquire()
+        return lock
+""")
+
+
+def locked() -> Any:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def test_dill_pickles_arguments_and_results_of_all_kinds_of_calls(dilled: ipp.Client) -> None:
+    ranks, view = dilled[:], dilled.load_balanced_view()
+    for lock in (
+        *ranks.apply_sync(LOCKS.lock_of, locked()),
+        view.apply_sync(LOCKS.lock_of, locked()),
+        *ranks.map_sync(LOCKS.lock_of, [locked()] * 3),
+        *view.map_sync(LOCKS.lock_of, [locked()] * 50),
+        *view.map_sync(LOCKS.lock_of, [locked()] * 5, chunksize=2),
+        *view.imap(LOCKS.lock_of, [locked()] * 5),
+    ):
+        assert lock.locked()
+    ranks.push({"lock": locked()}, block=True)
+    assert all(lock.locked() for lock in ranks["lock"])
+    ranks.scatter("locks", [locked()] * N, block=True)
+    assert len(ranks.gather("locks", block=True)) == N
+    assert ranks.apply_sync(defined("f = lambda: n").f) == [0, 1, 2]
+
+
+def test_other_clients_do_not_notice_that_one_uses_dill(dilled: ipp.Client, cluster: ipp.Cluster) -> None:
+    with cluster.connect_client_sync() as other:
+        assert other.wait_for_engines(N, timeout=10) is None
+        with pytest.raises(ipp.RemoteError, match="lock"):
+            other[0].apply_sync(threading.Lock)
+    assert not dilled[0].apply_sync(threading.Lock).locked()
+
+
+def test_with_cloudpickle_functions_get_the_globals_of_the_client(rc: ipp.Client) -> None:
+    rc[:].push({"x": 1}, block=True)
+    f = defined("x = 2\nf = lambda: x").f
+    view = rc.load_balanced_view(block=True)
+    assert rc[:].apply_sync(f) == [1] * N
+    assert view.use_cloudpickle() == [None] * N
+    assert rc[:].apply_sync(f) == [2] * N
+    assert view.use_pickle() == [None] * N
+    assert rc[:].apply_sync(f) == [1] * N
+
+
+def test_an_engine_without_dill_says_so_and_the_client_goes_on(rc: ipp.Client) -> None:
+    pytest.importorskip("dill", reason="dill is not installed (make install)")
+    hide = "import sys, ippmpi.wire.picklers as p; p._dill_pickler.cache_clear(); sys.modules['dill'] = None"
+    rc[1].execute(hide, block=True)
+    try:
+        view = rc[:]
+        view.block = True
+        with pytest.raises(ipp.CompositeError, match="dill is not installed here: pip install dill") as caught:
+            view.use_dill()
+        assert [error.engine_info["engine_id"] for error in caught.value.errors] == [1]
+        assert view.apply(abs, -1) == [1] * N
+    finally:
+        rc[1].execute("import sys; del sys.modules['dill']", block=True)

@@ -18,7 +18,6 @@ from ippmpi.client.maps import call_each
 from ippmpi.client.partition import columns, is_array, join, split
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.messages import Placement
-from ippmpi.wire.pickling import pack
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
@@ -68,6 +67,9 @@ class LoadBalancedView(View):
         self._submit(collector, [(function, args, kwargs)], placement)
         return AsyncResult(self.client.requests, collector, single=True)
 
+    def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
+        return self.client.direct_view(self.targets).apply_async(function, *args)
+
     # --- map ---------------------------------------------------------------------------------
 
     def _map(
@@ -91,7 +93,7 @@ class LoadBalancedView(View):
         ready, length = columns(sequences)
         requests = self.client.requests
         if chunksize is None and not placement.retries:
-            items = Items(function, ready, length)
+            items = Items(function, ready, length, pack=requests.pack)
             growing = Growing(requests, items, placement, label or self.label or "", self)
             adaptive = AdaptiveMapResult(
                 growing,
@@ -126,7 +128,7 @@ class LoadBalancedView(View):
         requests, sent = self.client.requests, 0
         try:
             for call in calls:
-                requests.submit_balanced(pack(call), collector, sent, placement)
+                requests.submit_balanced(requests.pack(call), collector, sent, placement)
                 self.note(collector.parts[sent].task)
                 sent += 1
         except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind

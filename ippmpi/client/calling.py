@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ippmpi.client.flags import Flags
 from ippmpi.client.own import OwnCalls
 from ippmpi.client.results import AsyncResult
+from ippmpi.wire.picklers import check
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
@@ -124,6 +125,39 @@ class View(Flags, OwnCalls, ABC):
         self, function: Callable[..., Any], sequences: tuple[Any, ...], *, dist: str, chunksize: int | None
     ) -> AsyncResult:
         """Call *function* with pieces of the *sequences*, which have one length, and join the results."""
+
+    # --- pickling ----------------------------------------------------------------------------
+
+    def use_dill(self) -> Any:
+        """Have dill pickle the calls of this client, and their results; functions see the same names as ever.
+
+        What each call is pickled with it says itself, so engines that join later answer alike, and other clients do not
+        notice. Return the result of looking whether the engines have it: an AsyncResult, or if ``block`` values.
+
+        Raises:
+            ModuleNotFoundError: dill is missing here, or (as a RemoteError, also of later calls) on an engine.
+        """
+        return self._use("dill")
+
+    def use_cloudpickle(self) -> Any:
+        """Have cloudpickle do all the work, as ``use_dill``: functions get the client's globals, not the engines'."""
+        return self._use("cloudpickle")
+
+    def use_pickle(self) -> Any:
+        """Pickle as at the beginning: pickle where that will do, else cloudpickle, with our own functions."""
+        return self._use("auto")
+
+    def _use(self, pickler: str) -> Any:
+        check(pickler)
+        result = self._everywhere(check, pickler)
+        if self.block:
+            result.get()
+        self.client.requests.pickler = pickler
+        return result.get() if self.block else result
+
+    @abstractmethod
+    def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
+        """Call a function on every engine of this view."""
 
     @property
     def executor(self) -> Executor:

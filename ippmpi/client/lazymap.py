@@ -17,7 +17,7 @@ from ippmpi.client.pace import AHEAD, FIRST, Pace
 from ippmpi.client.requests import Requests
 from ippmpi.errors import RemoteError
 from ippmpi.wire.messages import Placement
-from ippmpi.wire.pickling import Blob, pack
+from ippmpi.wire.pickling import Blob
 
 HELD = 100
 """How many items, times the limit, may be finished and wait for a slow one before them, or for the caller."""
@@ -70,8 +70,8 @@ class Sender:
         """
         columns = list(zip(*rows, strict=True))
         if self.retries:  # a failure must be the task's, to be tried again
-            return [Packed(pack((call_each, (self._function, False, *columns), {})), first, len(rows))]
-        items = Items(self._function, columns, len(rows), first)
+            return [Packed(self._requests.pack((call_each, (self._function, False, *columns), {})), first, len(rows))]
+        items = Items(self._function, columns, len(rows), first, self._requests.pack)
         tasks, start = [], 0
         while start < len(items):
             stop = start + items.most(start, len(items) - start)

@@ -18,7 +18,7 @@ from ippmpi.client.maps import call_each
 from ippmpi.client.partition import block_bounds, check_distribution, columns, is_array, join, split
 from ippmpi.client.replies import unpickle_reply
 from ippmpi.client.results import AsyncResult
-from ippmpi.wire.pickling import Blob, pack
+from ippmpi.wire.pickling import Blob
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
@@ -68,7 +68,7 @@ class DirectView(View):
         unpickle: Unpickle = unpickle,
     ) -> AsyncResult:
         ids, single = self._engines(targets)
-        collector = self._collect(op, op, [pack(value)], ids, label)
+        collector = self._collect(op, op, [self.client.requests.pack(value)], ids, label)
         return AsyncResult(self.client.requests, collector, single=single, unpickle=unpickle)
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Any:
@@ -76,6 +76,9 @@ class DirectView(View):
 
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         return self._send("apply", (function, args, kwargs))
+
+    def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
+        return self.apply_async(function, *args)
 
     def on_start(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on these engines, now and whenever one of them starts (again).
@@ -90,7 +93,7 @@ class DirectView(View):
         if not (self.targets is None or isinstance(self.targets, str)):
             ids, single = self.client.requests.engines.pick(self.targets)
             named = frozenset(ids)
-        blob = pack((f, args, kwargs))
+        blob = self.client.requests.pack((f, args, kwargs))
         collector = self.client.requests.beginnings.add(named, blob, self.label or "", self)
         if collector.parts:
             self.note(collector.parts[0].task)
@@ -215,7 +218,7 @@ class DirectView(View):
         pieces = split(seq, len(ids), dist)
         if flatten:
             pieces = [piece[0] if len(piece) == 1 else piece for piece in pieces]
-        blobs = [pack({key: piece}) for piece in pieces]
+        blobs = [self.client.requests.pack({key: piece}) for piece in pieces]
         collector = self._collect("scatter", "push", blobs, ids, label)
         result = AsyncResult(self.client.requests, collector, single=single)
         if not (self.block if block is None else block):
@@ -237,7 +240,7 @@ class DirectView(View):
         """
         check_distribution(dist)
         ids, _ = self._engines(targets)
-        collector = self._collect("gather", "pull", [pack(key)], ids, label)
+        collector = self._collect("gather", "pull", [self.client.requests.pack(key)], ids, label)
         result = AsyncGatherResult(self.client.requests, collector, join=lambda pieces: join(pieces, dist))
         return self._finish(result, block)
 
@@ -267,7 +270,9 @@ class DirectView(View):
             calls: list[object] = [
                 (call_each, (function, return_exceptions, *(c[a:b] for c in ready)), {}) for a, b in bounds
             ]
-            collector = self._collect("map", "apply", [pack(call) for call in calls], ids[: len(bounds)], label)
+            collector = self._collect(
+                "map", "apply", [self.client.requests.pack(call) for call in calls], ids[: len(bounds)], label
+            )
         else:
             collector = Collector([], "map")
         sizes = [stop - start for start, stop in bounds]
@@ -292,7 +297,9 @@ class DirectView(View):
             (function, arguments, {}) for arguments in zip(*pieces, strict=True) if len(arguments[0])
         ]
         if calls:
-            collector = self._collect("parallel", "apply", [pack(call) for call in calls], ids[: len(calls)], None)
+            collector = self._collect(
+                "parallel", "apply", [self.client.requests.pack(call) for call in calls], ids[: len(calls)], None
+            )
         else:
             collector = Collector([], "parallel")
         return AsyncGatherResult(self.client.requests, collector, join=lambda values: join(values, dist))
