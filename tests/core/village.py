@@ -11,13 +11,13 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from core.house import INLINE
+from ippmpi import plugins
 from ippmpi.core.effects import Effect, Keep, Replay, Send
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
 from ippmpi.core.limits import Limits
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
-from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Abort,
     Awaited,
@@ -99,8 +99,9 @@ class Node:
 class Village:
     """Everybody. ``step`` lets one thing happen."""
 
-    def __init__(self, seed: object) -> None:
+    def __init__(self, seed: object, policy: str = "leastload") -> None:
         self.random = random.Random(str(seed))
+        self.policy = policy
         self.events = 0
         self.pids = 0
         self.nodes = {Peer(f"agent:{w}@{h}"): Node(w, h, Line(Peer(f"agent:{w}@{h}"))) for w, h in NODES}
@@ -126,7 +127,7 @@ class Village:
     # --- the hub ---
 
     def begin(self, past: Past) -> None:
-        self.hub = Hub(LeastLoad(), LIMITS)
+        self.hub = Hub(plugins.load("ippmpi.policies", self.policy)(), LIMITS)
         self.uncommitted: deque[tuple[Message, Line | None, Message | None]] = deque()
         self.take(self.hub.restore(past))
 
@@ -385,9 +386,9 @@ def _owner(task: str) -> Peer:
     return Peer(task.rpartition("-")[0])
 
 
-def live(seed: object, count: int) -> int:
+def live(seed: object, count: int, policy: str = "leastload") -> int:
     """Let *count* things happen in a village, then all work end; return how many events there were."""
-    village = Village(seed)
+    village = Village(seed, policy)
     for _ in range(count):
         village.step()
     village.finish()
