@@ -106,16 +106,16 @@ class Collector:
         """Keep what part *index* printed."""
         part = self.parts[index]
         with self.changed:
-            (part.stderr if stream == "stderr" else part.stdout).append(text)
+            part.add_text(stream, text)
             self._tell(News(index, stream, text))
 
     def displayed(self, index: int, record: dict[str, Any]) -> None:
         """Keep what part *index* displayed (mime types and data)."""
         if record.get("kind") == "clear_output":
-            self.parts[index].outputs.clear()
+            self.parts[index].clear_outputs()
             return
         with self.changed:
-            self.parts[index].outputs.append(record)
+            self.parts[index].add_output(record)
             self._tell(News(index, "display", record))
 
     def break_off(self, problem: Exception) -> None:
