@@ -168,6 +168,20 @@ class Ledger:
             del engine.direct[task.id]
         self.report_load(engine)
 
+    def load_all(self, task: Task, engines: Iterable[Engine]) -> None:
+        """Enter that *engines* hold *task*, which is not balanced."""
+        name, unreported = task.id, self._unreported
+        for engine in engines:
+            engine.direct[name] = task
+            unreported[engine] = None
+
+    def unload_all(self, task: Task, engines: Iterable[Engine]) -> None:
+        """Enter that *engines* do not hold *task*, which is not balanced, any more."""
+        name, unreported = task.id, self._unreported
+        for engine in engines:
+            del engine.direct[name]
+            unreported[engine] = None
+
     # --- peers ---
 
     def to_agent(self, peer: Peer, message: Message) -> Iterator[Effect]:
@@ -193,7 +207,10 @@ class Ledger:
         """Group engine ids by the agent that leads to them."""
         groups: dict[Peer, list[int]] = {}
         for engine in engines:
-            groups.setdefault(engine.agent, []).append(engine.id)
+            group = groups.get(engine.agent)
+            if group is None:
+                group = groups[engine.agent] = []
+            group.append(engine.id)
         return groups
 
     def tell_clients(self, message: Message) -> Iterator[Effect]:

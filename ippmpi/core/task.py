@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -108,6 +108,14 @@ class Task:
         if state in ENDED:
             self.open -= 1
         return state
+
+    def move_all(self, places: Iterable[EngineId], event: Event) -> None:
+        """Apply *event* to several parts; each must be one that it can happen to now."""
+        parts = self.parts
+        for place in places:
+            parts[place] = state = TRANSITIONS[parts[place], event]
+            if state in ENDED:
+                self.open -= 1
 
     @property
     def succeeded(self) -> bool:
