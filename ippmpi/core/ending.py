@@ -70,8 +70,7 @@ class Ending:
         if ledger.owner_of(task) is not None:
             yield Send(task.owner, message)
         if ledger.followers:
-            for reply in message.replies:
-                yield from ledger.tell_followers(reply)
+            yield from ledger.tell_followers(message)
         if not task.open:
             yield from self._close(task)
 

@@ -16,7 +16,7 @@ from ippmpi.core.queue import Queue
 from ippmpi.core.task import BalancedTask, Ended, State, Task
 from ippmpi.core.world import World
 from ippmpi.ids import EngineId, Peer, TaskId, WorldId
-from ippmpi.wire.messages import Content, Display, Message, Output, Reply
+from ippmpi.wire.messages import Content, Display, Message, Output, Replies, Reply
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Ledger:
             if not peers:
                 del self.followers[task]
 
-    def tell_followers(self, message: Reply | Output | Display) -> Iterator[Effect]:
+    def tell_followers(self, message: Reply | Replies | Output | Display) -> Iterator[Effect]:
         """Send *message*, about a task, to those who follow it."""
         for peer in self.followers.get(TaskId(message.task), ()):
             yield Send(peer, message)
@@ -152,12 +152,9 @@ class Ledger:
         self._unreported.pop(engine, None)
         self.policy.remove(engine.id)
 
-    def load(self, task: Task, engine: Engine) -> None:
-        """Enter that *engine* holds *task*."""
-        if isinstance(task, BalancedTask):
-            engine.balanced[task.id] = task
-        else:
-            engine.direct[task.id] = task
+    def load(self, task: BalancedTask, engine: Engine) -> None:
+        """Enter that *engine* holds *task*; for others see ``load_all``."""
+        engine.balanced[task.id] = task
         self.report_load(engine)
 
     def unload(self, task: Task, engine: Engine) -> None:
