@@ -1,6 +1,6 @@
 """Simulated nodes: many agents in one process, each with its own link to a real controller.
 
-``python benchmarks/_nodes.py FILE --agents 160 --ranks 128`` reads the engines' connection file, says ``ready``, and
+``python benchmarks/_nodes.py FILE --agents 160 --each 128`` reads the engines' connection file, says ``ready``, and
 registers when it reads a line. A node speaks as a real agent does: over TCP with CURVE, registers its ranks in one
 message, answers a request for several of them with one ``Replies``, acknowledges, pings. Its ranks answer at once: a
 call with None, ``pull`` with the rank's id. It ends when its input does.
@@ -106,13 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="connection file of engines")
     parser.add_argument("--agents", type=int, default=160)
-    parser.add_argument("--ranks", type=int, default=128, help="of each agent")
+    parser.add_argument("--each", type=int, default=128, help="ranks of each")
     parser.add_argument("--unix", action="store_true", help="use the controller's Unix socket, not TCP with CURVE")
     chosen = parser.parse_args()
     raise_descriptor_limit()
     at = connection.load(chosen.file, "engine")
-    size = chosen.agents * chosen.ranks
-    registrations = [registration(node, chosen.ranks, size) for node in range(chosen.agents)]
+    size = chosen.agents * chosen.each
+    registrations = [registration(node, chosen.each, size) for node in range(chosen.agents)]
     loop = Loop()
     nodes: list[Node] = []
 

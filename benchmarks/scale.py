@@ -1,7 +1,7 @@
 """A real controller and a real client with 160 simulated nodes of 128 ranks each, and the pure core alone.
 
 The nodes (``_nodes.py``) speak the real protocol over TCP with CURVE, from one process; nothing of the controller is
-replaced. With ``--ranks-here 64`` real MPI ranks are started on this machine instead, ``--times`` times. Each bar that
+replaced. With ``--ranks 64`` real MPI ranks are started on this machine instead, ``--times`` times. Each bar that
 is missed makes this script return 1. Close everything else first: three processes share the cores.
 """
 
@@ -109,7 +109,7 @@ def running_controller(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 def simulated_nodes(folder: Path, chosen: argparse.Namespace) -> Iterator[Callable[[], None]]:
     """Run the process of the nodes; what is yielded lets them join."""
     command = [sys.executable, str(HERE / "_nodes.py"), str(connection.path(folder, "engine", ""))]
-    command += ["--agents", str(chosen.agents), "--ranks", str(chosen.ranks), *["--unix"] * chosen.unix]
+    command += ["--agents", str(chosen.agents), "--each", str(chosen.each), *["--unix"] * chosen.unix]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -127,7 +127,7 @@ def simulated_nodes(folder: Path, chosen: argparse.Namespace) -> Iterator[Callab
 
 def measure(chosen: argparse.Namespace, values: Values) -> None:
     """Do one round: start all, register, call, watch."""
-    size = chosen.agents * chosen.ranks
+    size = chosen.agents * chosen.each
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-")))
         controller = stack.enter_context(running_controller(folder))
@@ -181,36 +181,40 @@ def measure_calls(rc: ipp.Client, controller: Process, chosen: argparse.Namespac
     )
 
 
-def real_ranks(chosen: argparse.Namespace) -> int:
-    """Start real MPI ranks on this machine several times; return 1 unless all answered each time."""
-    good, times = 0, []
-    for number in range(chosen.times):
+def real_ranks(n: int, times: int) -> int:
+    """Start *n* real MPI ranks on this machine several times; return 1 unless all answered each time."""
+    good, took = 0, []
+    for number in range(times):
         started = time.perf_counter()
         try:
-            with ipp.Cluster(n=chosen.ranks_here, engines="mpi") as rc:
+            with (
+                tempfile.TemporaryDirectory(prefix="scale-") as folder,
+                ipp.Cluster(n=n, engines="mpi", profile_dir=folder) as rc,
+            ):
                 answers = rc[:].apply_sync(os.getpid)
-                times.append(time.perf_counter() - started)
-            good += len(set(answers)) == chosen.ranks_here
+                took.append(time.perf_counter() - started)
+                good += len(set(answers)) == n and rc.ids == list(range(n))
         except Exception as error:  # whatever it was, it is what this counts
             print(f"start {number + 1}: {type(error).__name__}: {error}", flush=True)
-    middle = f"median {statistics.median(times):.1f} s, slowest {max(times):.1f} s" if times else "never"
-    print(f"{chosen.ranks_here} MPI ranks on this machine: {good} of {chosen.times} times all have answered; {middle}")
-    return 0 if good == chosen.times else 1
+    middle = f"median {statistics.median(took):.1f} s, slowest {max(took):.1f} s" if took else "never"
+    print(f"{n} MPI ranks on this machine: {good} of {times} times all have answered; {middle}")
+    return 0 if good == times else 1
 
 
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=160, help="simulated nodes (default: %(default)s)")
-    parser.add_argument("--ranks", type=int, default=128, help="ranks of each node (default: %(default)s)")
+    parser.add_argument("--each", type=int, default=128, help="ranks of each node (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, for the medians (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=10, help="calls on all in each round (default: %(default)s)")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of idling, 0: none (default: %(default)s)")
     parser.add_argument(
         "--unix", action="store_true", help="nodes use the controller's Unix socket, not TCP with CURVE"
     )
+    parser.add_argument("--core", action="store_true", help="only the pure core")
     parser.add_argument("--json", action="store_true", help="print all values as JSON, and no table")
-    parser.add_argument("--ranks-here", type=int, default=0, help="start so many real MPI ranks instead")
+    parser.add_argument("--ranks", type=int, default=0, help="start so many real MPI ranks instead")
     parser.add_argument("--times", type=int, default=20, help="how often (default: %(default)s)")
     return parser.parse_args()
 
@@ -235,18 +239,19 @@ def table(values: Values, title: str) -> bool:
 def main() -> int:
     """Measure and print; return 1 if a bar is missed."""
     chosen = options()
-    if chosen.ranks_here:
-        return real_ranks(chosen)
+    if chosen.ranks:
+        return real_ranks(chosen.ranks, chosen.times)
     values: Values = defaultdict(list)
     for _ in range(chosen.rounds):
-        measure(chosen, values)
-        for key, value in measure_core(chosen.agents, chosen.ranks).items():
+        if not chosen.core:
+            measure(chosen, values)
+        for key, value in measure_core(chosen.agents, chosen.each).items():
             values[key].append(value)
     if chosen.json:
         print(json.dumps(values))
         return 0
-    size = chosen.agents * chosen.ranks
-    title = f"{chosen.agents} nodes of {chosen.ranks} ranks, {size:,} engines; medians of {chosen.rounds}"
+    size = chosen.agents * chosen.each
+    title = f"{chosen.agents} nodes of {chosen.each} ranks, {size:,} engines; medians of {chosen.rounds}"
     return 0 if table(values, title) else 1
 
 
