@@ -212,7 +212,8 @@ class Engines:
             return [self._one(operator.index(key))], True
         if isinstance(key, str) or not isinstance(key, Iterable):
             raise TypeError(f"engines are named by an int, a slice, a list of ints or 'all', not by {key!r}")
-        chosen = [self._one(operator.index(k)) for k in key]
+        records = self.records
+        chosen = [k if type(k) is int and k in records else self._one(operator.index(k)) for k in key]
         if len(set(chosen)) < len(chosen):
             raise ValueError(f"an engine is named twice in {chosen}")
         return chosen, False
