@@ -134,6 +134,8 @@ class _Channel:
             on_message = self._link.on_message
             for delivery in conversation.on_batch(record):
                 on_message(delivery)
+            if self.pings and not record.messages:
+                self._link.answer_sign()
         elif isinstance(record, Chunk) and self.open:
             conversation.on_chunk(record, data)
         elif isinstance(record, Grant) and self.open:
@@ -308,6 +310,11 @@ class Link:
         if now - self.conversation.heard > SILENT_S:
             self._control.hang_up("the controller has fallen silent")
         elif now - self.conversation.spoke > PING_S * 0.9:
+            self.conversation.notice()
+
+    def answer_sign(self) -> None:
+        """Answer a sign of life with one, if one is due soon: a listener of many peers wakes once for all of them."""
+        if time.monotonic() - self.conversation.spoke > PING_S / 2:
             self.conversation.notice()
 
     # --- the end -----------------------------------------------------------------------------
