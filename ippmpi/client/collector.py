@@ -105,7 +105,7 @@ class Collector:
     def printed(self, index: int, stream: str, text: bytes) -> None:
         """Keep what part *index* printed."""
         with self.changed:
-            part.add_text(stream, text)
+            self.parts[index].add_text(stream, text)
             self._tell(News(index, stream, text))
 
     def displayed(self, index: int, record: dict[str, Any]) -> None:
