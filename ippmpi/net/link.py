@@ -8,11 +8,11 @@ from __future__ import annotations
 import enum
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ippmpi.errors import ProtocolError
 from ippmpi.net.compatible import python
@@ -45,8 +45,7 @@ class LinkState(enum.Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True):
     """Where to, and as whom. ``endpoints`` (``unix://path``, ``tcp://host:port``) are tried in turn.
 
     TCP needs the listener's public key and our own pair. ``key`` is the public key that the hello names, if
@@ -56,7 +55,7 @@ class Dial:
     endpoints: tuple[str, ...]
     role: str
     peer: str
-    about: Mapping[str, object] = field(default_factory=dict)
+    about: Mapping[str, object] = {}
     server_public: str = ""
     keys: KeyPair | None = None
     key: str = ""
@@ -169,7 +168,7 @@ class _Channel:
         self._dial_later()
 
     def _dial_later(self) -> None:
-        delay = self._retry_s * random.uniform(0.5, 1.5)  # jitter: a thousand peers must not come at once
+        delay = self._retry_s * (0.5 + os.urandom(1)[0] / 255)  # jitter: a thousand peers must not come at once
         self._retry_s = min(LONGEST_RETRY_S, self._retry_s * 1.5)
         self._retry = self._link.loop.call_later(delay, self._redial)
 
