@@ -36,6 +36,7 @@ HEAVY = {
         "ippmpi/engine/shell.py",
     },
     "cloudpickle": {"ippmpi/wire/picklers.py"},
+    "dill": {"ippmpi/wire/picklers.py"},
     "jinja2": set(),
     "matplotlib": set(),
     "mpi4py": {"ippmpi/engine/mpi.py"},

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from ippmpi.client.balanced import LoadBalancedView
+from ippmpi.client.broadcast import BroadcastView
 from ippmpi.client.connect import find_connection
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
@@ -135,6 +136,11 @@ class Client:
             targets = ids[0] if single else ids
         return DirectView(self, "all" if targets is None else targets, **flags)
 
+    def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
+        """Return a view of *targets*, as ``direct_view`` does: every direct view sends a payload once."""
+        view = self.direct_view(targets, **flags)
+        return BroadcastView(self, view.targets, is_coalescing, **flags)
+
     def load_balanced_view(self, targets: Targets = None, **flags: Any) -> LoadBalancedView:
         """Return a view that gives each task to one engine of *targets* (None or ``"all"``: any, also later ones)."""
         if targets is None or (isinstance(targets, str) and targets == "all"):
@@ -186,7 +192,9 @@ class Client:
         """Wait for *jobs* (None: everything outstanding; ids, results, any futures); return whether all ended."""
         from ippmpi.client.waiting import wait_for_jobs
 
-        return wait_for_jobs(self.requests.pending, jobs, seconds(timeout))
+        return wait_for_jobs(
+            self.requests.pending, self.requests.collectors() if jobs is None else jobs, seconds(timeout)
+        )
 
     # --- what is stored ----------------------------------------------------------------------
 

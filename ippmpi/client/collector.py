@@ -24,7 +24,7 @@ class Collector:
     """Counts the parts that have come, and tells those who listen."""
 
     def __init__(self, parts: Sequence[Part], method: str, keep: object = None) -> None:
-        """Wait for *parts*, the results of a call of *method*. *keep* (the client) lives as long as this does."""
+        """Wait for *parts*, the results of a call of *method*. *keep* (the view) lives as long as this does."""
         self.keep = keep
         self.parts = parts
         self.method = method
@@ -161,6 +161,16 @@ class Collector:
     def ended(self) -> bool:
         """Whether every part came, or none will any more."""
         return self.problem is not None or len(self.order) == len(self.parts)
+
+    @property
+    def size(self) -> int:
+        """How many results there will be."""
+        return len(self.parts)
+
+    @property
+    def progress(self) -> int:
+        """How many of them are there."""
+        return len(self.order)
 
     @property
     def sent(self) -> bool:
