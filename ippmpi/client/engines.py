@@ -98,10 +98,14 @@ class Engines:
             while len(self._reasons) > MAX_REASONS:
                 del self._reasons[next(iter(self._reasons))]
             self._enter_worlds(message.joined)
-            self.joins = max([self.joins, *(engine.joined for engine in message.joined)])
+            self.note_joins(message.joined)
             self.losses += len(left)
             self.known = True
             self._tell()
+
+    def note_joins(self, engines: Iterable[EngineRecord]) -> None:
+        """Have what is submitted from now on meant for *engines* too, which are about to be entered."""
+        self.joins = max([self.joins, *(engine.joined for engine in engines)])
 
     def _enter_worlds(self, joined: Iterable[EngineRecord]) -> None:
         worlds = self._worlds
