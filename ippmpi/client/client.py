@@ -111,7 +111,7 @@ class Client:
 
     def __len__(self) -> int:
         """Return the number of engines."""
-        return len(self.requests.engines.ids)
+        return len(self.requests.engines)
 
     def __bool__(self) -> bool:
         """A client is true, also without engines."""

@@ -105,16 +105,16 @@ class Collector:
     def printed(self, index: int, stream: str, text: bytes) -> None:
         """Keep what part *index* printed."""
         with self.changed:
-            self.parts[index].printed(stream, text)
+            self.parts[index].add_text(stream, text)
             self._tell(News(index, stream, text))
 
     def displayed(self, index: int, record: dict[str, Any]) -> None:
         """Keep what part *index* displayed (mime types and data)."""
         if record.get("kind") == "clear_output":
-            self.parts[index].outputs = []
+            self.parts[index].clear_outputs()
             return
         with self.changed:
-            self.parts[index].displayed(record)
+            self.parts[index].add_output(record)
             self._tell(News(index, "display", record))
 
     def break_off(self, problem: Exception) -> None:

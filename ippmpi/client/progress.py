@@ -86,7 +86,7 @@ def wait_for_engines(engines: Engines, n: int, timeout_s: float | None) -> None:
     with bar(n, "engine", "") as shown:
 
         def on_change() -> None:
-            shown.update(min(n, len(engines.ids)) - shown.n)
+            shown.update(min(n, len(engines)) - shown.n)
 
         on_change()
         engines.wait_for(n, timeout_s, on_change)

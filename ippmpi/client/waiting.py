@@ -18,7 +18,7 @@ def wait_for_engines(
     """Wait for *n* engines, see ``Client.wait_for_engines``."""
     if not block:
         return _in_background(engines, n, timeout_s)
-    if interactive and len(engines.ids) < n:
+    if interactive and len(engines) < n:
         from ippmpi.client.progress import wait_for_engines
 
         wait_for_engines(engines, n, timeout_s)

@@ -234,7 +234,8 @@ class Village:
     def agent_hears(self, node: Node, message: Message) -> None:
         if isinstance(message, Registered):
             for rank in node.ranks.values():
-                rank.id = message.base + rank.record.rank
+                if rank.record.pid in message.pids:
+                    rank.id = message.base + rank.record.rank
         for rank in node.ranks.values():
             if isinstance(message, Run) and rank.id in message.engines:
                 task, attempt = message.task, message.attempt
@@ -280,8 +281,6 @@ class Village:
             if not node.ranks and node.dying and not node.line.open and self.random.random() < 0.3:
                 self.give_up_telling(node)
             if not node.ranks and not node.dying:  # a world ends as a whole, and with it its agents
-                # of what the old agent had not heard, only this could be taken for the new one's
-                node.line.down = deque(m for m in node.line.down if not isinstance(m, Registered))
                 self.start_ranks(node, NODES[node.world, node.host])
 
     def give_up_telling(self, node: Node) -> None:
