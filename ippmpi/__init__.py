@@ -24,24 +24,33 @@ if TYPE_CHECKING:
         ClusterError,
         CompositeError,
         ConnectionFileError,
+        DependencyTimeout,
         EngineError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
+        IPythonError,
+        KernelError,
         LaunchError,
         NoEnginesRegistered,
         ProtocolError,
         Refused,
         RemoteError,
+        ResultNotKept,
         TaskAborted,
         TaskError,
+        TaskRejectError,
         TaskTimeout,
         UnmetDependency,
+        collect_exceptions,
+        unwrap_exception,
+        wrap_exception,
     )
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
 
 __version__ = "0.1.0"
+version_info = (0, 1, 0)
 
 __all__ = [
     "ALL_COMPLETED",
@@ -57,11 +66,14 @@ __all__ = [
     "CompositeError",
     "ConnectionFileError",
     "Dependency",
+    "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
     "IppmpiError",
+    "KernelError",
     "LaunchError",
     "LoadBalancedView",
     "NoEnginesRegistered",
@@ -71,10 +83,15 @@ __all__ = [
     "ResultNotKept",
     "TaskAborted",
     "TaskError",
+    "TaskRejectError",
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
     "__version__",
+    "collect_exceptions",
+    "unwrap_exception",
+    "version_info",
+    "wrap_exception",
 ]
 
 _HOMES = {
@@ -91,7 +108,7 @@ _HOMES = {
     "LoadBalancedView": "ippmpi.client.balanced",
     "TimeoutError": "builtins",
 }
-"""Where public names live; all others are exceptions."""
+"""Where public names live; all others are exceptions, and functions about them."""
 
 
 def __getattr__(name: str) -> object:

@@ -109,7 +109,9 @@ class CallFuture(Fields, LateFuture):
         return [part.error for part in self._collector.parts if part.error is not None]
 
     def _raisable(self, errors: list[RemoteError]) -> RemoteError:
-        return errors[0] if self._single else composite(errors, len(self._collector.parts), self._collector.method)
+        if self._single:
+            return errors[0].with_traceback(None)  # without the frames of those who asked before
+        return composite(errors, len(self._collector.parts), self._collector.method)
 
     # --- waiting -----------------------------------------------------------------------------
 

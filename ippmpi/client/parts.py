@@ -10,6 +10,7 @@ from typing import Any
 
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
+from ippmpi.wire.exceptions import retyped
 
 METADATA_KEYS = (
     "msg_id",
@@ -135,6 +136,8 @@ class Part:
                     self.fail(unreadable(problem, self.engine, self._method))
                 else:
                     self.state = State.READ
+            if self.error is not None:
+                self.error = retyped(self.error)
         return self.error
 
     @property
@@ -184,6 +187,8 @@ class Part:
             return datetime.fromtimestamp(seconds, UTC) if seconds else None
         if key in ("execute_input", "execute_result"):
             return self.executed.get(key)
+        if key == "error" and self.error is not None:
+            return retyped(self.error)
         attribute = {"msg_id": "task", "engine_id": "engine"}.get(key, key)
         value = getattr(self, attribute)
         return list(value) if key == "outputs" else value

@@ -60,6 +60,7 @@ class AsyncResult(CallFuture):
         if collector.problem is not None:
             raise collector.problem
         if not collector.ended:
+            self._read([part for part in collector.parts if part.failed])
             raise self._raisable(self._errors())
         if self._return_exceptions if return_exceptions is None else return_exceptions:
             return self._build(with_errors=True)
@@ -114,7 +115,7 @@ class AsyncResult(CallFuture):
             raise self._collector.problem
         error = part.read(self._unpickle)
         if error is not None and not self._return_exceptions:
-            raise error
+            raise error.with_traceback(None)
         return part.value if error is None else error
 
     def __getitem__(self, key: int | slice | str) -> Any:

@@ -6,6 +6,7 @@ import os
 
 from ippmpi.engine.shell import CodeFailed
 from ippmpi.errors import UnmetDependency
+from ippmpi.wire.exceptions import take_apart
 from ippmpi.wire.messages import Failure
 
 MOST_TEXT = 64 * 1024
@@ -22,7 +23,9 @@ def describe(error: BaseException) -> Failure:
         text, error = error.traceback, error.error
     name = type(error).__name__
     kind = "UnmetDependency" if isinstance(error, UnmetDependency) else "code"
-    return Failure(name, _shorten(_message(error)), _shorten(text or _traceback(error)), kind)
+    types, made = take_apart(error) if kind == "code" else ([], b"")
+    trace = _shorten(text or _traceback(error))
+    return Failure(name, _shorten(_message(error)), trace, kind, types=types, made=made)
 
 
 def _message(error: BaseException) -> str:

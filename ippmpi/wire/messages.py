@@ -69,6 +69,9 @@ class Failure(Record, frozen=True):
 
     Other kinds name a class of ``errors.py`` (``EngineError``, ``TaskAborted``, ``TaskTimeout``,
     ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``, ``ResultNotKept``).
+
+    ``types`` (``module:qualified name``) and ``made`` say what kind of exception the code raised, see
+    ``wire/exceptions.py``; both are empty if nobody should make one of that type.
     """
 
     ename: str
@@ -80,6 +83,8 @@ class Failure(Record, frozen=True):
     world: str = ""
     host: str = ""
     pid: int = 0
+    types: list[str] = []
+    made: bytes = b""
 
 
 class Dependency(Record, frozen=True):

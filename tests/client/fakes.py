@@ -20,6 +20,7 @@ import msgspec
 
 from ippmpi.client.client import Client
 from ippmpi.client.transport import Receiver
+from ippmpi.wire.exceptions import take_apart
 from ippmpi.wire.frames import decode, encode
 from ippmpi.wire.messages import (
     INLINE_LIMIT,
@@ -245,7 +246,9 @@ class FakeHub:
             value = self._perform(message, engine, unpack(blob))
         except BaseException as error:
             text = traceback.format_exc()
-            self.fail(message.task, engine, Failure(type(error).__name__, str(error), text, **where))
+            types, made = take_apart(error)
+            said = Failure(type(error).__name__, str(error), text, types=types, made=made, **where)
+            self.fail(message.task, engine, said)
         else:
             self.reply(message.task, engine, value)
 

@@ -20,7 +20,7 @@ CONTENTS = [
     m.Content(size=9, path="/proc/1/fd/2"),
 ]
 RECORD = m.EngineRecord(3, 3, "w1", "c1", 4711, 4, 7)
-FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4711)
+FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4711, ["builtins:ValueError"], b"\x92")
 PLACEMENT = m.Placement([1, 2], m.Dependency(["a-1"], True), m.Dependency(["a-2"], False, True, True), 1.5, 2)
 
 MESSAGES: list[m.Message] = [
