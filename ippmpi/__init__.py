@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from ippmpi.client.dependency import Dependency
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
+    from ippmpi.client.stored import AsyncHubResult
     from ippmpi.client.views import DirectView
     from ippmpi.cluster import Cluster, ClusterManager
+    from ippmpi.datapub import publish_data
     from ippmpi.errors import (
         AlreadyDisplayedError,
         ClusterError,
@@ -57,6 +59,7 @@ __all__ = [
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
     "AlreadyDisplayedError",
+    "AsyncHubResult",
     "AsyncMapResult",
     "AsyncResult",
     "Client",
@@ -89,6 +92,7 @@ __all__ = [
     "UnmetDependency",
     "__version__",
     "collect_exceptions",
+    "publish_data",
     "unwrap_exception",
     "version_info",
     "wrap_exception",
@@ -96,6 +100,7 @@ __all__ = [
 
 _HOMES = {
     "ALL_COMPLETED": "concurrent.futures",
+    "AsyncHubResult": "ippmpi.client.stored",
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
     "Client": "ippmpi.client.client",
@@ -107,6 +112,7 @@ _HOMES = {
     "FIRST_EXCEPTION": "concurrent.futures",
     "LoadBalancedView": "ippmpi.client.balanced",
     "TimeoutError": "builtins",
+    "publish_data": "ippmpi.datapub",
 }
 """Where public names live; all others are exceptions, and functions about them."""
 

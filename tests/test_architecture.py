@@ -15,7 +15,7 @@ from ippmpi.wire import messages
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
+    {"datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
     {"wire"},
     {"core", "connection", "launching", "templates", "native"},
     {"net", "store"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 from ippmpi.client.maps import FailedChunk, FailedItem
@@ -10,7 +10,6 @@ from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 from ippmpi.wire import pickling
 from ippmpi.wire.exceptions import retyped
-from ippmpi.wire.messages import EngineRecord
 
 _MARK = FailedChunk.__name__.encode()
 _NEAR = 256  # the mark is within so many bytes of the start
@@ -22,12 +21,11 @@ class ChunkPart(Part):
     ``failures``: those of its items, by their places in it, if not the task as a whole failed; ``error`` is one.
     """
 
-    __slots__ = ("engines", "failures", "first", "size")
+    __slots__ = ("failures", "first", "size")
 
     first: int
     size: int
     failures: dict[int, RemoteError]
-    engines: Mapping[int, EngineRecord]
 
     def succeed(self, pickled: bytes | bytearray) -> None:
         """Take the pickled values; see whether some of them are failures, without running code of the user's."""

@@ -137,6 +137,11 @@ class CallFuture(Fields, LateFuture):
                 "(a done-callback); hand the work to another thread"
             )
 
+    @property
+    def owner(self) -> bool:
+        """True: a result belongs to whoever holds it, and no other place keeps it."""
+        return True
+
     def ready(self) -> bool:
         """Say whether all results are there."""
         return self.done()

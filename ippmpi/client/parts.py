@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
+from ippmpi.wire import pickling
 from ippmpi.wire.exceptions import retyped
+from ippmpi.wire.messages import EngineRecord
 
 METADATA_KEYS = (
     "msg_id",
@@ -19,6 +21,7 @@ METADATA_KEYS = (
     "completed",
     "received",
     "engine_id",
+    "engine_uuid",
     "status",
     "label",
     "execute_input",
@@ -27,6 +30,7 @@ METADATA_KEYS = (
     "stdout",
     "stderr",
     "outputs",
+    "data",
 )
 
 
@@ -54,6 +58,7 @@ class Metadata(dict[str, Any]):
 _NO_TEXT: list[bytes] = []
 _NO_OUTPUTS: list[dict[str, Any]] = []
 _NOTHING: dict[str, Any] = {}
+_NOBODY: Mapping[int, EngineRecord] = {}
 
 
 class Part:
@@ -69,10 +74,12 @@ class Part:
         "_value",
         "completed",
         "engine",
+        "engines",
         "error",
         "executed",
         "label",
         "outputs",
+        "published",
         "received",
         "started",
         "state",
@@ -82,17 +89,26 @@ class Part:
         "task",
     )
 
-    def __init__(self, task: str, engine: int | None, method: str, label: str, submitted: float) -> None:
-        """Start pending; *engine* is None while a balanced task has none."""
+    def __init__(
+        self,
+        task: str,
+        engine: int | None,
+        method: str,
+        label: str,
+        submitted: float,
+        engines: Mapping[int, EngineRecord] = _NOBODY,
+    ) -> None:
+        """Start pending; *engine* is None while a balanced task has none. *engines* are those that there are."""
         self.task = task
         self.engine = engine
+        self.engines = engines
         self.label = label
         self.state = State.PENDING
         self.error: RemoteError | None = None
         self.submitted, self.started, self.completed, self.received = submitted, 0.0, 0.0, 0.0
         self.stdout = self.stderr = _NO_TEXT
         self.outputs = _NO_OUTPUTS
-        self.executed = _NOTHING
+        self.executed = self.published = _NOTHING
         self._method = method
         self._value: Any = None
         self._lock = threading.Lock()
@@ -118,6 +134,10 @@ class Part:
             self.outputs.append(record)
         else:
             self.outputs = [record]
+
+    def publish(self, values: dict[str, bytes]) -> None:
+        """Keep the latest values that the task shows."""
+        self.published = self.published | values
 
     def fail(self, error: RemoteError) -> None:
         """Take the failure."""
@@ -172,6 +192,11 @@ class Part:
         pieces: list[bytes] = getattr(self, stream)
         return b"".join(pieces).decode(errors="replace")
 
+    def _engine_uuid(self) -> str | None:
+        """Name the engine's process, which its id does not: after a restart another one may have it."""
+        record = None if self.engine is None else self.engines.get(self.engine)
+        return None if record is None else f"{record.world}.{record.rank}@{record.host}:{record.pid}"
+
     def metadata(self) -> Metadata:
         """Return a copy of what is known now. Times are tz-aware (UTC), None while unknown."""
         return Metadata({key: self.field(key) for key in METADATA_KEYS})
@@ -187,6 +212,10 @@ class Part:
             return datetime.fromtimestamp(seconds, UTC) if seconds else None
         if key in ("execute_input", "execute_result"):
             return self.executed.get(key)
+        if key == "data":
+            return {name: pickling.unpack(value) for name, value in self.published.items()}
+        if key == "engine_uuid":
+            return self._engine_uuid()
         if key == "error" and self.error is not None:
             return retyped(self.error)
         attribute = {"msg_id": "task", "engine_id": "engine"}.get(key, key)

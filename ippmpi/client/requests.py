@@ -40,6 +40,7 @@ from ippmpi.wire.messages import (
     Message,
     Output,
     Placement,
+    Published,
     Recheck,
     Replies,
     Reply,
@@ -125,6 +126,7 @@ class Requests:
             Replies: self.on_replies,
             Output: self.on_output,
             Display: self.on_display,
+            Published: self.on_published,
             Answer: self.on_answer,
             EnginesChanged: self.on_engines_changed,
             Recheck: self.on_recheck,
@@ -135,16 +137,16 @@ class Requests:
 
     def parts(self, engines: Sequence[int | None], method: str, label: str, *, tasks: int = 1) -> list[Part]:
         """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones."""
-        now = clock.now()
+        now, records = clock.now(), self.engines.records
         if engines:
             task = self._next_task()
-            return [Part(task, engine, method, label, now) for engine in engines]
-        return [Part(self._next_task(), None, method, label, now) for _ in range(tasks)]
+            return [Part(task, engine, method, label, now, records) for engine in engines]
+        return [Part(self._next_task(), None, method, label, now, records) for _ in range(tasks)]
 
     def chunk(self, label: str, first: int, size: int) -> ChunkPart:
         """Make the part for a task that is *size* items of a map."""
-        part = ChunkPart(self._next_task(), None, "map", label, clock.now())
-        part.first, part.size, part.failures, part.engines = first, size, {}, self.engines.records
+        part = ChunkPart(self._next_task(), None, "map", label, clock.now(), self.engines.records)
+        part.first, part.size, part.failures = first, size, {}
         return part
 
     def candidates(self, placement: Placement) -> int:
@@ -323,6 +325,14 @@ class Requests:
             pending.collector.displayed(index, msgspec.msgpack.decode(message.data, type=dict[str, Any]))
         incoming.done()
 
+    def on_published(self, message: Published, incoming: Incoming) -> None:
+        """Keep the latest values that a task shows."""
+        pending = self.pending.get(message.task)
+        index = None if pending is None else pending.index(message.engine)
+        if pending is not None and index is not None:
+            pending.collector.parts[index].publish(message.values)
+        incoming.done()
+
     def on_reply(self, message: Reply, incoming: Incoming) -> None:
         """Take the outcome of a task on one engine; a large value is fetched first."""
         pending = self.pending.get(message.task)
@@ -372,6 +382,8 @@ class Requests:
         part = collector.parts[index]
         if message.engine >= 0:
             part.engine = message.engine
+            if message.engine not in part.engines:  # it joined later
+                part.engines = self.engines.records
         part.started, part.completed = message.started, message.completed
         if pending.left == 0:
             self.pending.pop(message.task, None)

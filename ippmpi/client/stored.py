@@ -49,6 +49,10 @@ class StoredResult:
     balanced: bool
 
 
+class AsyncHubResult(AsyncResult):
+    """What ``get_result`` gives: an AsyncResult of tasks of any client, from the store or still to come."""
+
+
 class Stored:
     """The questions of one client about what is stored."""
 
@@ -120,7 +124,7 @@ class Stored:
         pieces = self._adopt(names, here, found)
         single = sum(len(indices) for _, indices in pieces) == 1 and isinstance(ids, str | AsyncResult)
         collector = Collector.joined(pieces, keep=pieces[0][0].keep)
-        return AsyncResult(self._requests, collector, single=single, unpickle=_unpickle)
+        return AsyncHubResult(self._requests, collector, single=single, unpickle=_unpickle)
 
     def _adopt(
         self, names: list[str], here: dict[str, Pending], found: list[StoredResult]

@@ -216,6 +216,11 @@ class Hub:
         self._check_speaker(peer, message.engine)
         return self._relay.display(message)
 
+    def on_published(self, peer: Peer, message: m.Published) -> Iterator[Effect]:
+        """Pass on what a task shows."""
+        self._check_speaker(peer, message.engine)
+        return self._relay.published(message)
+
     def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:
         """Take back tasks that have not started."""
         yield from self._control.abort(peer, message)

@@ -369,6 +369,18 @@ class Display(Message, frozen=True):
     data: bytes
 
 
+class Published(Message, frozen=True):
+    """What a running task shows (``datapub.publish_data``): names and pickled values, the latest of each.
+
+    It is not stored, and a client that does not take its messages misses it.
+    """
+
+    ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> client"
+    task: str
+    engine: int
+    values: dict[str, bytes]
+
+
 # --- hub -> client -------------------------------------------------------------------------------
 
 
