@@ -210,7 +210,10 @@ class CallFuture(Fields, LateFuture):
         if self.done():
             raise RuntimeError(f"{self!r} has ended; there is nothing to abort")
         self._collector.withdraw()
-        self._owner.abort(self.msg_ids, None).result(ANSWER_S)
+        try:
+            self._owner.abort(self.msg_ids, None).result(ANSWER_S)
+        except TimeoutError:
+            raise TimeoutError(f"the controller did not answer 'abort' within {ANSWER_S:g} s") from None
 
     def __repr__(self) -> str:
         """Show what was called and how it stands."""

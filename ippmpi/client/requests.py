@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -53,6 +53,10 @@ log = logging.getLogger(__name__)
 
 WAITING_TOGETHER = 1000
 """How many tasks one ``StillWaiting`` names."""
+
+
+HISTORY = 10_000
+"""How many task ids are remembered."""
 
 
 class UnansweredError(IppmpiError):
@@ -113,6 +117,7 @@ class Requests:
         self.pending: dict[str, Pending] = {}
         self.problem: Exception | None = None
         self.latest: str | None = None
+        self.history: deque[str] = deque(maxlen=HISTORY)
         self.on_new_life: Callable[[], None] | None = None
         self._client_id = client_id
         self._tasks = itertools.count(1)
@@ -171,18 +176,35 @@ class Requests:
         message = Submit(part.task, "apply", [], [], part.label, placement)
         self._submit(message, [blob], Pending(collector, index, None, 1))
 
+    def submit_again(self, original: Submit, task: str, pending: Pending) -> None:
+        """Send a stored request, whose contents are small, as the new *task*."""
+        message = msgspec.structs.replace(original, task=task, seen=self.engines.joins)
+        self._register(message.task, pending)
+        self._post(message, pending)
+
     def _submit(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
-        self._check_open()
-        self.pending[message.task] = pending
-        self.latest = message.task
+        self._register(message.task, pending)
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
-            self.transport.call_soon(partial(self._send, ready, pending))
+            self._post(ready, pending)
         else:
             pending.collector.hold()
             self.transport.call_soon(partial(self._send_large, message, blobs, pending))
+            self._check_sent(message.task)
+
+    def _register(self, task: str, pending: Pending) -> None:
+        self._check_open()
+        self.pending[task] = pending
+        self.latest = task
+        self.history.append(task)
+
+    def _post(self, message: Submit, pending: Pending) -> None:
+        self.transport.call_soon(partial(self._send, message, pending))
+        self._check_sent(message.task)
+
+    def _check_sent(self, task: str) -> None:
         if self.problem is not None:  # broken since the check; then nobody would end this one
-            self.pending.pop(message.task, None)
+            self.pending.pop(task, None)
             raise self.problem
 
     def _send(self, message: Submit, pending: Pending, on_ack: Callable[[], None] | None = None) -> None:

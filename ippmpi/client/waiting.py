@@ -43,6 +43,10 @@ def _in_background(engines: Engines, n: int, timeout_s: float | None) -> Future[
 
 def wait_for_jobs(pending: Mapping[str, Pending], jobs: Any, timeout_s: float | None) -> bool:
     """Wait until *jobs* have ended, however; see ``Client.wait``."""
+    return _countdown(pending, jobs).wait(timeout_s)
+
+
+def _countdown(pending: Mapping[str, Pending], jobs: Any) -> Countdown:
     waiting = Countdown()
     for job in list(pending) if jobs is None else _flat(jobs):
         if isinstance(job, str):
@@ -51,7 +55,7 @@ def wait_for_jobs(pending: Mapping[str, Pending], jobs: Any, timeout_s: float | 
                 waiting.add(task.collector.on_end)
         else:
             waiting.add(lambda done, job=job: job.add_done_callback(lambda _: done()))
-    return waiting.wait(timeout_s)
+    return waiting
 
 
 def _flat(jobs: Any) -> list[Any]:
@@ -62,26 +66,48 @@ def _flat(jobs: Any) -> list[Any]:
     raise TypeError(f"wait() needs task ids, results or other futures, not {jobs!r}")
 
 
+class Jobs:
+    """Tasks, results and other futures as one thing that a progress bar can show."""
+
+    def __init__(self, pending: Mapping[str, Pending], jobs: Any) -> None:
+        """Take *jobs* as ``wait_for_jobs`` does."""
+        self._waiting = _countdown(pending, jobs)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._waiting.total
+
+    @property
+    def progress(self) -> int:
+        """How many have ended."""
+        return self._waiting.total - self._waiting.left
+
+    def wait(self, timeout: float | None = -1) -> bool:
+        """Wait for all; return whether they ended in time."""
+        return self._waiting.wait(None if timeout is None or timeout < 0 else timeout)
+
+
 class Countdown:
     """Counts things that have not ended."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._left = 0
+        self.left = self.total = 0
         self._changed = threading.Condition()
 
     def add(self, on_end: Any) -> None:
         """Count one more; *on_end* registers what is to be called at its end."""
         with self._changed:
-            self._left += 1
+            self.left += 1
+            self.total += 1
         on_end(self._ended)
 
     def _ended(self) -> None:
         with self._changed:
-            self._left -= 1
+            self.left -= 1
             self._changed.notify_all()
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait for all; return whether they ended in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._left == 0, timeout_s)
+            return self._changed.wait_for(lambda: self.left == 0, timeout_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ippmpi.core.archive import Archive
+from ippmpi.core.archive import QUESTIONS, Archive
 from ippmpi.core.balanced import Scheduler
 from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
@@ -237,7 +237,7 @@ class Hub:
 
     def on_query(self, peer: Peer, message: m.Query) -> Iterator[Effect]:
         """Answer a question about the state, or about what is stored."""
-        if message.what in ("results", "fetch"):
+        if message.what in QUESTIONS:
             yield from self._archive.answer(peer, message)
         else:
             yield Send(peer, self._queries.answer(message))

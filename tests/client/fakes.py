@@ -61,6 +61,7 @@ class FakeHub:
 
     def __init__(self, engines: int = 4, *, automatic: bool = True) -> None:
         self.automatic = automatic
+        self.deaf = False  # to questions
         self.submits: list[Submit] = []
         self.messages: list[Message] = []
         self.incoming: list[Incoming] = []
@@ -178,6 +179,8 @@ class FakeHub:
     # --- what the hub says ---
 
     def tell(self, message: Message) -> None:
+        if self.deaf and isinstance(message, Answer):
+            return
         incoming = Incoming(message)
         self.incoming.append(incoming)
         self.call_soon(lambda: self.receiver.take(incoming))
