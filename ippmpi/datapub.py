@@ -24,7 +24,7 @@ def publish_data(data: Any) -> None:
     Raises:
         RuntimeError: this is no engine, or no task runs.
         TypeError: *data* is no mapping of names to values, or a value cannot be pickled.
-        ValueError: it is too large.
+        ValueError: it is too large, or a name is no text.
     """
     if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
         raise TypeError(f"publish_data() needs a dict of names to values, not {data!r}")

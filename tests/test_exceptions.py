@@ -199,3 +199,10 @@ def test_the_errors_of_a_path_are_of_the_operating_system(rc: ipp.Client, tmp_pa
     with pytest.raises(FileNotFoundError) as caught:
         rc[0].apply_sync(open, str(tmp_path / "missing"))
     assert (caught.value.errno, caught.value.filename) == (2, str(tmp_path / "missing"))
+
+
+def test_a_text_that_is_no_text_is_an_error_all_the_same(rc: ipp.Client) -> None:
+    """As of a file whose name is no UTF-8: it cannot be encoded, so the reply would never leave."""
+    failing = defined("def f():\n    raise ValueError('odd \\udcff')").f
+    with pytest.raises(ValueError, match=r"odd \\udcff"):
+        rc[0].apply_async(failing).get(10)

@@ -21,7 +21,7 @@ def describe(error: BaseException) -> Failure:
     text = None
     if isinstance(error, CodeFailed):
         text, error = error.traceback, error.error
-    name = type(error).__name__
+    name = _shorten(type(error).__name__)
     kind = "UnmetDependency" if isinstance(error, UnmetDependency) else "code"
     types, made = take_apart(error) if kind == "code" else ([], b"")
     trace = _shorten(text or _traceback(error))
@@ -61,6 +61,8 @@ def _strip(described: object, seen: set[int]) -> None:
 
 
 def _shorten(text: str) -> str:
+    """Return *text* in bounded size, and such that it can be encoded: names of files may be no UTF-8."""
+    text = text.encode(errors="backslashreplace").decode()
     if len(text) <= MOST_TEXT:
         return text
     half = MOST_TEXT // 2

@@ -55,6 +55,7 @@ class Publishing:
         task = self._performer.task
         if not task:
             raise RuntimeError("publish_data() is for the task that runs on this engine; none runs now")
+        "".join(data).encode()  # here, not where the message is made: that thread is needed
         values = {name: pack(value).join() for name, value in data.items()}
         size = sum(map(len, values.values()))
         if size > MOST_BYTES:

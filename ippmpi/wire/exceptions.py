@@ -38,6 +38,9 @@ _NEVER = frozenset(
 )
 """Types that mean something to the machinery in between: generators, loops, ``except*``."""
 
+_NOT_BY_US = frozenset({"mpi4py"})
+"""Packages of which nothing is imported because of an error: that would start MPI in the user's process."""
+
 # --- on the engine -------------------------------------------------------------------------------
 
 
@@ -48,8 +51,12 @@ def take_apart(error: BaseException) -> tuple[list[str], bytes]:
     """
     if not isinstance(error, Exception):
         return [], b""
-    kinds = [kind for kind in type(error).__mro__ if issubclass(kind, Exception) and kind is not Exception]
-    names = [f"{kind.__module__}:{kind.__qualname__}" for kind in kinds]
+    try:
+        kinds = [kind for kind in type(error).__mro__ if issubclass(kind, Exception) and kind is not Exception]
+        names = [f"{kind.__module__}:{kind.__qualname__}" for kind in kinds]
+        "".join(names).encode()
+    except Exception:  # a class that does as it likes, or a name that is no text
+        return [], b""
     if not names or not _NEVER.isdisjoint(names):
         return [], b""
     return names[:MOST_TYPES], _made(error)
@@ -141,7 +148,7 @@ def _find(name: str) -> type[Exception] | None:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     top = module.partition(".")[0]
-    if found is None and (top in sys.modules or top in sys.stdlib_module_names):
+    if found is None and top not in _NOT_BY_US and (top in sys.modules or top in sys.stdlib_module_names):
         try:
             found = import_module(module)
         except Exception:  # whatever the module's own code raises

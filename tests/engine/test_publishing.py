@@ -82,6 +82,8 @@ def test_values_are_those_of_the_moment(stage: Stage) -> None:
 def test_what_is_too_large_or_belongs_to_no_task_is_refused(stage: Stage) -> None:
     with pytest.raises(ValueError, match="at most 1000000"):
         stage.publishing.publish({"a": bytes(MOST_BYTES)})
+    with pytest.raises(UnicodeEncodeError):
+        stage.publishing.publish({"\udcff": 1})
     stage.runner.task = ""
     with pytest.raises(RuntimeError, match="none runs now"):
         stage.publishing.publish({"a": 1})

@@ -157,6 +157,10 @@ def test_nothing_is_imported_but_what_belongs_to_python_or_to_an_imported_packag
     error.origin = (["not_imported_yet:Odd"], b"")
     assert retyped(error) is error
     assert "not_imported_yet" not in sys.modules
+    monkeypatch.setitem(sys.modules, "mpi4py", ModuleType("mpi4py"))
+    monkeypatch.delitem(sys.modules, "mpi4py.MPI", raising=False)
+    error.origin = (["mpi4py.MPI:Exception"], b"")
+    assert retyped(error) is error  # or MPI would start here
     monkeypatch.delitem(sys.modules, "netrc", raising=False)
     error.origin = (["netrc:NetrcParseError"], b"")
     assert type(retyped(error)).__name__ == "NetrcParseError"
@@ -189,6 +193,12 @@ def test_names_of_what_is_no_exception_are_ignored(name: str) -> None:
     error = RemoteError("x", "y")
     error.origin = ([name], b"")
     assert retyped(error) is error
+
+
+def test_a_class_with_a_name_that_is_no_text_does_not_travel() -> None:
+    odd = type("Odd", (Exception,), {"__module__": "\udcff"})
+    assert take_apart(odd()) == ([], b"")
+    assert isinstance(sent(ValueError("\udcff")), ValueError)
 
 
 def test_an_error_of_an_inner_cluster_keeps_its_type() -> None:
