@@ -53,14 +53,21 @@ class OwnCalls:
     # --- waiting -----------------------------------------------------------------------------
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for *jobs* (None: all outstanding of this view); return whether all ended in *timeout* seconds."""
-        pending = self.client.requests.pending
-        return wait_for_jobs(pending, self._open() if jobs is None else jobs, seconds(timeout))
+        """Wait for *jobs* (None: all outstanding of this view); return whether all ended in *timeout* seconds.
+
+        They are task ids, positions in ``history``, results or other futures, one or several.
+        """
+        return wait_for_jobs(self.client.requests.pending, self._jobs(jobs), seconds(timeout))
 
     def wait_interactive(self, jobs: Any = None, interval: float = 0.1, timeout: float | None = -1) -> bool:
         """Wait as ``wait`` does, with a progress bar."""
-        several = Several(self.client.requests.pending, self._open() if jobs is None else jobs)
+        several = Several(self.client.requests.pending, self._jobs(jobs))
         return wait_interactive(several, interval, seconds(timeout))
+
+    def _jobs(self, jobs: Any) -> Any:
+        if jobs is None:
+            return self._open()
+        return [self._task(job) for job in jobs] if isinstance(jobs, list | tuple | set) else self._task(jobs)
 
     def spin(self) -> None:
         """Do nothing: results come by themselves. (Old programs call it.)"""

@@ -131,6 +131,11 @@ def test_a_view_waits_for_its_own_calls(manual: Pair) -> None:
     assert other.wait(mine, timeout=10) is True
     assert other.wait(timeout=0.01) is False
     assert view.wait_interactive(timeout=10) is True
+    assert view.wait(-1, timeout=10) is True
+    assert other.wait([mine, 0], timeout=0.01) is False
+    assert other.wait_interactive(0, timeout=0.01) is False
+    with pytest.raises(IndexError, match="has 1 tasks, and none at 5"):
+        view.wait(5)
     view.spin()
 
 
