@@ -40,7 +40,7 @@ class OwnCalls:
         return {task for task, pending in list(self.client.requests.pending.items()) if self._is_own(pending.collector)}
 
     def _is_own(self, collector: Collector) -> bool:
-        return getattr(collector.keep, "history", None) is self.history
+        return isinstance(collector.keep, OwnCalls) and collector.keep.history is self.history
 
     def _open(self) -> list[Collector]:
         return [collector for collector in self.client.requests.collectors() if self._is_own(collector)]
@@ -109,6 +109,16 @@ class OwnCalls:
         for collector in self._open():
             collector.withdraw()
         return self.client.abort(sorted(self.outstanding), targets, block=block, **options)
+
+    def purge_results(self, jobs: Any = (), targets: Targets = (), **options: Any) -> None:
+        """Have the controller forget results of *jobs* (``"all"``: what has ended of this view) and engines, *targets*.
+
+        See ``Client.purge_results``.
+        """
+        if not isinstance(jobs, str) or jobs != "all":
+            self.client.purge_results(jobs, targets, **options)
+        elif ended := list(self.results):
+            self.client.purge_results(ended, targets, **options)
 
     def queue_status(self, targets: Targets = None, verbose: bool = False, **options: Any) -> dict[int | str, Any]:
         """Return what this view's engines have to do, see ``Client.queue_status``."""
