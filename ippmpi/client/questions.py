@@ -190,7 +190,8 @@ class Questions:
         """Wait for *jobs* (as ``wait`` does) with a progress bar; return whether all ended."""
         from ippmpi.client.progress import Several, wait_interactive
 
-        return wait_interactive(Several(self.requests.pending, jobs), interval, seconds(timeout))
+        named = self.requests.collectors() if jobs is None else jobs
+        return wait_interactive(Several(self.requests.pending, named), interval, seconds(timeout))
 
     def spin(self) -> None:
         """Do nothing: what comes is taken at once, by a thread."""
