@@ -25,7 +25,7 @@ from ippmpi.config import AgentSettings
 from ippmpi.connection import Connection, host_prefix, lock_held, node_folder, on_this_host
 from ippmpi.errors import ConnectionFileError, ProtocolError, Refused
 from ippmpi.net.compatible import check_python, cloudpickle_version
-from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.net.conversation import Conversation, Delivery, unpack_about
 from ippmpi.net.keys import KeyPair
 from ippmpi.net.link import Dial, Link, LinkState
 from ippmpi.net.loop import Loop, Timer
@@ -203,7 +203,7 @@ class Agent:
         if self._refusal:  # it had said hello before the controller's verdict
             self._ranks.stop_all(reason=self._refusal)
 
-    def _on_hello(self, hello: Hello, role: str) -> Mapping[str, object]:
+    def _on_hello(self, hello: Hello, role: str) -> Mapping[str, object] | None:
         if role != "engine" or not re.fullmatch(r"engine:[0-9]{1,9}", hello.peer):
             raise Refused(f"{hello.peer} is a {role[:20]!r}; only engines, named engine:<rank>, speak to an agent")
         if hello.key != self._key:
@@ -211,6 +211,9 @@ class Agent:
         check_python(hello, self._here)
         if self._refusal:
             raise Refused(self._refusal)
+        before = self._members.of_rank(int(hello.peer.removeprefix("engine:")))
+        if before is not None and unpack_about(hello.about).get("pid", before.ready.pid) != before.ready.pid:
+            return None  # once it has been seen that the one before is dead: what was said to that one is not for this
         return {"pid": os.getpid()}
 
     def _on_peer(self, conversation: Conversation, connected: bool) -> None:

@@ -38,7 +38,8 @@ class Router:
     """Accepts peers and keeps a conversation with each.
 
     Callbacks (all on the loop's thread):
-        on_hello(hello, role): may raise ``Refused``; returns what to tell the peer about us.
+        on_hello(hello, role): may raise ``Refused``; returns what to tell the peer about us, or None: it is to dial
+            again later.
         on_message(delivery): one message; must lead to ``delivery.done()``.
         on_peer(conversation, connected): its control connection came or went.
     """
@@ -50,7 +51,7 @@ class Router:
         unix: str | None = None,
         tcp: str | None = None,
         keys: ServerKeys | None = None,
-        on_hello: Callable[[Hello, str], Mapping[str, object]],
+        on_hello: Callable[[Hello, str], Mapping[str, object] | None],
         on_message: Callable[[Delivery], None],
         on_peer: Callable[[Conversation, bool], None],
         here: str = "this side",
@@ -133,7 +134,9 @@ class Router:
                 connection.wire.send(encode_link(Denied(str(error))))
             self.turn_away(connection)
             return
-        if hello.channel == "data":
+        if about is None:
+            self.turn_away(connection)
+        elif hello.channel == "data":
             self._open_data(connection, hello)
         else:
             self._open_control(connection, hello, about)

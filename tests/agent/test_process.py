@@ -141,7 +141,8 @@ class Rank:
 
     def __init__(self, process: Child, folder: Path, rank: int, size: int = 1, key: str = "") -> None:
         self.process, self.rank, self.got, self.closed = process, rank, [], False
-        dial = Dial((f"unix://{folder / host_prefix()}.agent",), "engine", f"engine:{rank}", key=key)
+        about = {"pid": process.pid}
+        dial = Dial((f"unix://{folder / host_prefix()}.agent",), "engine", f"engine:{rank}", about, key=key)
         self.link = LinkThread(f"engine-{rank}", dial, on_message=self.on_message, on_state=lambda *_: None)
         self.link.start()
         self.send(process.ready(rank, size, size, records=True))
@@ -291,6 +292,31 @@ def test_a_killed_rank_is_reported_within_two_seconds(controller: Controller, st
     rank.process.process.wait(5)
     lost = eventually(lambda: controller.of(EngineLost), 1.9)  # no parent writes a record here
     assert lost[0].cause.startswith("killed together with its parent")
+
+
+def test_what_was_said_to_a_dead_rank_is_not_said_to_the_one_that_takes_its_place(
+    controller: Controller, start: Start, ranks: Join
+) -> None:
+    """The agent may have been stopped meanwhile, and the world started again."""
+    start()
+    first, other = ranks(0, 2), ranks(1, 2)
+    eventually(lambda: sum(len(message.engines) for message in controller.of(RegisterEngines)) >= 2)
+    controller.send(Registered("w1", 0, [first.process.pid, other.process.pid]))
+    first.wait(Assigned)
+    before = len(controller.of(RegisterEngines))
+    first.hang_up()
+    controller.send(Run("old", "apply", [0], [Content(b"abc")]))
+    second = ranks(0, 2)
+    eventually(lambda: second.link.link._control._attempt > 2, what="it is turned away while the first one lives")
+    first.process.close()
+    controller.wait(EngineLost)
+    registration = controller.wait(RegisterEngines, before + 1)[-1]
+    assert [record.pid for record in registration.engines] == [second.process.pid]
+    controller.send(Registered("w1", 0, [second.process.pid]))
+    second.wait(Assigned)
+    controller.send(Run("new", "apply", [0], [Content(b"abc")]))
+    second.wait(Run)
+    assert [message.task for message in second.got if isinstance(message, Run)] == ["new"]
 
 
 def test_a_second_agent_leaves_at_once_and_only_engines_are_let_in(
