@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from ippmpi.client.contents import Flat
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
 
@@ -93,7 +94,7 @@ class Part:
 
     # --- filled by the I/O thread ------------------------------------------------------------
 
-    def succeed(self, pickled: bytes | bytearray) -> None:
+    def succeed(self, pickled: Flat) -> None:
         """Take the pickled value."""
         self._value, self.state = pickled, State.PICKLED
 
@@ -103,7 +104,7 @@ class Part:
 
     # --- read by any thread ------------------------------------------------------------------
 
-    def read(self, unpickle: Callable[[Part, bytes | bytearray], Any]) -> RemoteError | None:
+    def read(self, unpickle: Callable[[Part, Flat], Any]) -> RemoteError | None:
         """Make sure the value is unpickled; return the error if there is one instead."""
         with self._lock:
             if self.state is State.PICKLED:

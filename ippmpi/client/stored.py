@@ -14,6 +14,7 @@ import msgspec
 
 from ippmpi.client.chunks import items_of, unpickle_items
 from ippmpi.client.collector import Collector
+from ippmpi.client.contents import Flat
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.failures import to_error
 from ippmpi.client.maps import FailedChunk
@@ -191,7 +192,7 @@ def _pending(result: StoredResult) -> Pending:
     return Pending(collector, 0, indices, len(parts))
 
 
-def _unpickle(part: Part, pickled: bytes | bytearray) -> Any:
+def _unpickle(part: Part, pickled: Flat) -> Any:
     if part.method == "execute":
         return unpickle_reply(part, pickled)
     if part.method == "map":

@@ -1,0 +1,232 @@
+"""How fast 64 MB arrays go to engines and back, what that costs in memory, and whether the bars are met.
+
+    python benchmarks/arrays.py [--rounds 5] [--ipyparallel PYTHON]
+
+Times are medians of single blocking calls, warm. ipyparallel is measured in the same run by the Python named, which
+has it (``make bench`` makes one in ``.bench/ipyparallel``); else its times are those of docs/performance.md. Ends
+with 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _curve import link_s
+
+ARRAY_BYTES = 64 * 1024 * 1024
+LARGE_BYTES = 2 << 30
+PEER_S = {"push": 0.142, "pull": 0.132, "push to 16": 2.2}
+"""Of ipyparallel 9.2, on 2 cores of an AMD EPYC that did nothing else."""
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; ``bar``: what *found* may be at most, in its own unit, and how that is said."""
+
+    what: str
+    found: float
+    unit: str
+    bar: float | None = None
+    said: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """Whether the bar is missed."""
+        return self.bar is not None and self.found > self.bar
+
+    def __str__(self) -> str:
+        """Return the line."""
+        said = "" if self.bar is None else f"<= {self.bar:.0f} {self.unit} ({self.said})"
+        met = "" if self.bar is None else "NO" if self.missed else "yes"
+        return f"| {self.what:<44} | {self.found:7.1f} {self.unit} | {said:<44} | {met:<3} |"
+
+
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", default="mpi", help="ippmpi's launcher: mpi or local")
+    parser.add_argument("--ipyparallel", metavar="PYTHON", help="measure ipyparallel too, with this Python")
+    parser.add_argument("--as-ipyparallel", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def array() -> np.ndarray:
+    """Return what is sent."""
+    return np.random.default_rng(seed=0).integers(0, 256, ARRAY_BYTES, dtype=np.uint8)
+
+
+def median_ms(call: Callable[[], object], rounds: int) -> float:
+    """Return the median time of *call*, which is called twice before."""
+    times = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:]) * 1e3
+
+
+def one_engine(rc: Any, sent: np.ndarray, rounds: int) -> tuple[float, float, float]:
+    """Return the times of push, pull, and pull with one pass over what came."""
+    one = rc[0]
+    push = median_ms(lambda: one.push({"a": sent}, block=True), rounds)
+    pull = median_ms(lambda: one.pull("a", block=True), rounds)
+    return push, pull, median_ms(lambda: one.pull("a", block=True).max(), rounds)
+
+
+# --- ipyparallel -----------------------------------------------------------------------------------
+
+
+def measure_ipyparallel(rounds: int) -> None:
+    """Print its times in seconds as JSON: this is its own process, in its own environment."""
+    peer, found = importlib.import_module("ipyparallel"), {}
+    for ranks in (1, 16):
+        with peer.Cluster(n=ranks, engines="mpi", log_level=40) as rc:
+            rc.wait_for_engines(ranks)
+            if ranks == 1:
+                push, pull, _ = one_engine(rc, array(), rounds)
+                found = {"push": push / 1e3, "pull": pull / 1e3}
+            else:
+                everyone, sent = rc[:], array()
+                found["push to 16"] = median_ms(lambda: everyone.push({"a": sent}, block=True), rounds) / 1e3  # noqa: B023
+    print(json.dumps(found))
+
+
+def peer_times(python: str | None, rounds: int) -> dict[str, float]:
+    """Return ipyparallel's times in seconds, measured now if *python* has it."""
+    if python is None:
+        return PEER_S
+    command = [python, __file__, "--as-ipyparallel", "--rounds", str(rounds)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+# --- ippmpi ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def cluster(ranks: int, engines: str, *, tcp: bool = False) -> Iterator[tuple[str, Any]]:
+    """Run a cluster; return its folder and a client. With *tcp* the client, not the agent, is connected by TCP."""
+    with tempfile.TemporaryDirectory() as folder:
+        ipp = importlib.import_module("ippmpi")  # not there in ipyparallel's environment
+        one = ipp.Cluster(n=ranks, engines=engines, profile_dir=folder, cluster_id="")
+        try:
+            one.start_and_connect_sync()
+            os.environ["IPPMPI_CLIENT_TRANSPORT"] = "tcp" if tcp else "auto"
+            with ipp.Client(profile_dir=folder, cluster_id="") as rc:
+                rc[:].apply_sync(os.getpid)
+                yield folder, rc
+        finally:
+            os.environ.pop("IPPMPI_CLIENT_TRANSPORT", None)
+            one.stop_cluster_sync()
+
+
+def local_rows(engines: str, rounds: int, peer: dict[str, float]) -> Iterator[Row]:
+    """Measure all on one host."""
+    sent = array()
+    yield Row("numpy copies the array", median_ms(sent.copy, rounds), "ms")
+    with cluster(4, engines) as (_, rc):
+        push, pull, read = one_engine(rc, sent, rounds)
+        yield Row("push to one engine", push, "ms", peer["push"] / 3e-3, "1/3 of ipyparallel")
+        yield Row("pull from one engine", pull, "ms", peer["pull"] / 3e-3, "1/3 of ipyparallel")
+        yield Row("... with a pass over what came", read, "ms")
+        yield Row("push to all of 4", median_ms(lambda: rc[:].push({"a": sent}, block=True), rounds), "ms")
+    with cluster(16, engines) as (_, rc):
+        found = median_ms(lambda: rc[:].push({"a": sent}, block=True), rounds)
+        yield Row("push to all of 16", found, "ms", peer["push to 16"] / 10e-3, "1/10 of ipyparallel")
+
+
+def tcp_rows(engines: str, rounds: int) -> Iterator[Row]:
+    """Measure with the client on TCP, and a plain pair of sockets in turn with it."""
+    sent = array()
+    with cluster(1, engines, tcp=True) as (_, rc):
+        before = link_s(ARRAY_BYTES, rounds) * 1e3
+        push, pull, read = one_engine(rc, sent, rounds)
+        raw = (before + link_s(ARRAY_BYTES, rounds) * 1e3) / 2
+    yield Row("a plain CURVE link, messages of 1 MB", raw, "ms")
+    yield Row("TCP + CURVE: push to one engine", push, "ms", raw * 2, "2 x the plain link")
+    yield Row("TCP + CURVE: pull from one engine", pull, "ms", raw * 2, "2 x the plain link")
+    yield Row("... with a pass over what came", read, "ms")
+
+
+# --- memory ----------------------------------------------------------------------------------------
+
+
+def process_of(folder: str, role: str) -> int:
+    """Return which process is the *role* (controller or agent) of the cluster in *folder*."""
+    for found in PROC.glob("[0-9]*/cmdline"):
+        try:
+            words = found.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"ippmpi.{role}".encode() in words and any(word.startswith(folder.encode()) for word in words):
+            return int(found.parent.name)
+    raise LookupError(f"no {role} with a file in {folder}")
+
+
+def peak_mb(pid: int) -> float:
+    """Return the largest resident size of a process since ``forget_peak``."""
+    status = dict(line.split(":", 1) for line in (PROC / str(pid) / "status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def forget_peak(pids: Sequence[int]) -> list[float]:
+    """Let the largest sizes of *pids* be those of now; return them."""
+    for pid in pids:
+        (PROC / str(pid) / "clear_refs").write_text("5")
+    return [peak_mb(pid) for pid in pids]
+
+
+def memory_rows(engines: str) -> Iterator[Row]:
+    """Push 2 GB to an engine and see how large controller and agent become."""
+    with cluster(1, engines) as (folder, rc):
+        rc[0].push({"a": array()}, block=True)
+        pids = [process_of(folder, role) for role in ("controller", "agent")]
+        before = forget_peak(pids)
+        started = time.perf_counter()
+        rc[0].push({"a": np.ones(LARGE_BYTES, dtype=np.uint8)}, block=True)
+        took = time.perf_counter() - started
+        for role, pid, was in zip(("controller", "agent"), pids, before, strict=True):
+            yield Row(f"push of 2 GB: the {role} grows by", peak_mb(pid) - was, "MB", 200, "the issue's")
+        yield Row("push of 2 GB", took * 1e3, "ms")
+
+
+def main() -> int:
+    """Measure and print."""
+    chosen = options()
+    if chosen.as_ipyparallel:
+        measure_ipyparallel(chosen.rounds)
+        return 0
+    peer = peer_times(chosen.ipyparallel, chosen.rounds)
+    print("ipyparallel:", ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in peer.items()), flush=True)
+    missed = False
+    for rows in (
+        local_rows(chosen.engines, chosen.rounds, peer),
+        tcp_rows(chosen.engines, chosen.rounds),
+        memory_rows(chosen.engines),
+    ):
+        for row in rows:
+            print(row, flush=True)
+            missed |= row.missed
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
