@@ -129,12 +129,11 @@ def cluster(ranks: int, engines: str, *, tcp: bool = False) -> Iterator[tuple[st
         one = ipp.Cluster(n=ranks, engines=engines, profile_dir=folder, cluster_id="")
         try:
             one.start_and_connect_sync()
-            os.environ["IPPMPI_CLIENT_TRANSPORT"] = "tcp" if tcp else "auto"
-            with ipp.Client(profile_dir=folder, cluster_id="") as rc:
+            found = json.loads(Path(folder, "security", "ipcontroller-client.json").read_text())
+            with ipp.Client(found | ({"socket": ""} if tcp else {})) as rc:
                 rc[:].apply_sync(os.getpid)
                 yield folder, rc
         finally:
-            os.environ.pop("IPPMPI_CLIENT_TRANSPORT", None)
             one.stop_cluster_sync()
 
 
