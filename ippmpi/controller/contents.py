@@ -1,8 +1,7 @@
 """Large contents on their way through the controller: from one link into the spool, from there to others.
 
 Inside the hub ``Content.transfer`` is a key of this table; on every link it is a number of that
-link. A content is passed on while it still arrives; a peer on this host puts it into a file, which becomes
-ours (``Spool.adopt``), and reads what it gets from ours. Its file is free again when the hub has
+link. A content is passed on while it still arrives. Its file is free again when the hub has
 released it (a reply's: when its receiver has acknowledged it) and nobody pulls it any more.
 A reply's that no client waits for goes to the shelf.
 """
@@ -11,18 +10,17 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
+from ippmpi.controller.items import Arrival, FileArrival, Item, Nothing, Offer, open_given
 from ippmpi.controller.seams import Callback, Speaker
 from ippmpi.controller.shelf import Shelf
 from ippmpi.errors import ProtocolError
-from ippmpi.handed import SMALLEST, take
+from ippmpi.handed import SMALLEST
 from ippmpi.net.quiet import Quiet
-from ippmpi.store.spool import Spool, SpoolFile
+from ippmpi.store.spool import Spool
 from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
 
 log = logging.getLogger(__name__)
@@ -40,117 +38,6 @@ LARGEST_CONTENT = 1 << 40
 
 MOST_CONTENTS = 100_000
 """Contents of one task that are transfers; more is a broken peer."""
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
-
-    ``path``: where its sender, a process of this host, has the file that it can put it into. ``given``: that file, if
-    it cannot be ours.
-
-    ``sender`` is None if it came to an earlier controller.
-
-    ``engine``: whose reply it is (-1: a request's content). ``broken``: it could not be written to
-    disk and is about to fail. ``interrupted``: its agent has died; the engine offers it again. It was so ``breaks``
-    times.
-    """
-
-    key: int
-    task: str
-    size: int
-    sender: Speaker | None
-    transfer: int
-    engine: int = -1
-    on_end: Callback | None = None
-    file: SpoolFile | None = None
-    broken: bool = False
-    interrupted: bool = False
-    breaks: int = 0
-    path: str = ""
-    given: int = -1
-    offers: dict[tuple[str, int], Offer] = field(default_factory=dict)
-
-    def end(self) -> None:
-        """Say, once, that nothing more will arrive."""
-        call, self.on_end = self.on_end, None
-        if call is not None:
-            call()
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Offer:
-    """An item that a peer may pull under ``number``. ``last``: when the peer has it, nobody needs it."""
-
-    item: Item
-    file: SpoolFile
-    receiver: Speaker
-    number: int
-    last: bool
-
-
-class _Arriving:
-    """Net's ``Sink`` of one item: lets those who pull it go on; a full disk fails it, not the controller."""
-
-    __slots__ = ("_failed", "_item", "size")
-
-    def __init__(self, item: Item, failed: Callable[[Item, str], None]) -> None:
-        self.size = item.size
-        self._item = item
-        self._failed = failed
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """Take the next bytes; what still comes after a failure is dropped, and what came before an interruption."""
-        item = self._item
-        if item.file is None or item.broken:
-            return
-        there = min(item.file.available() - offset, len(data))
-        try:
-            if there < len(data):
-                item.file.write(offset + there, data[there:])
-        except OSError as error:
-            item.broken = True
-            self._failed(item, f"it cannot be written to the controller's spool: {error}")
-        self._go_on()
-
-    def _go_on(self) -> None:
-        for offer in self._item.offers.values():
-            offer.receiver.more(offer.number)
-
-
-class _Placed(_Arriving):
-    """Net's ``FileSink`` of one item."""
-
-    __slots__ = ()
-
-    def placed(self, offset: int, count: int) -> None:
-        """Take the next bytes from the sender's file. An OSError is net's: it asks for the bytes themselves."""
-        item = self._item
-        if item.file is None or item.broken:
-            return
-        there = item.file.available()
-        if there < offset + count:
-            item.file.placed(there, offset + count - there, item.given)
-        self._go_on()
-
-
-class _Nothing:
-    """Net's ``Source`` of a content that failed before it was offered."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def available(self) -> int:
-        """Return 0: nothing ever comes."""
-        return 0
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Never called, since nothing is available."""
-        raise OSError(f"bytes {start} to {stop} of a content that failed")
-
-    def place(self, start: int, stop: int) -> None:
-        """Never called either."""
-        self.read(start, stop)
 
 
 class Contents:
@@ -275,10 +162,10 @@ class Contents:
                 self._results.setdefault((item.task, item.engine), item.key)  # the hub drops one that came again
             self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
-                by_file = self._open_given(item)
+                by_file = open_given(item, self._spool)
                 item.file = item.file or self._spool.create(item.key, item.size)
                 assert item.sender is not None
-                sink = (_Placed if by_file else _Arriving)(item, self._fail_soon)
+                sink = (FileArrival if by_file else Arrival)(item, self._fail_soon)
                 item.sender.accept(item.transfer, sink, self._ending(item))
             except OSError as error:
                 self._fail(item, str(error))
@@ -286,36 +173,10 @@ class Contents:
                 item.transfer = 0  # the number is that of another content, which must go on
                 self._fail(item, str(error))
 
-    def _open_given(self, item: Item) -> bool:
-        """Open the file that the sender of *item* can put it into; make it ours if that can be. Say whether it is open.
-
-        It cannot be ours when it is in memory, or had a name with an earlier controller, or when half of the content is
-        in another one already.
-        """
-        self._close_given(item)
-        if not item.path or item.sender is None:
-            return False
-        try:
-            item.given = take(item.path, item.size, item.sender.peer_pid, write=True)
-        except OSError as error:
-            log.debug("content of task %s comes by wire: %s", item.task, error)
-            return False
-        try:
-            if item.file is None:
-                item.file, item.given = self._spool.adopt(item.key, item.size, item.given), -1
-        except OSError as error:
-            log.debug("content of task %s is copied: %s", item.task, error)
-        return True
-
-    def _close_given(self, item: Item) -> None:
-        given, item.given = item.given, -1
-        if given >= 0:
-            os.close(given)
-
     def _ending(self, item: Item) -> Callable[[bool], None]:
         def ended(whole: bool) -> None:
             item.transfer = 0  # the link has forgotten it
-            self._close_given(item)
+            item.close_given()
             if whole and not item.broken:
                 item.end()
             elif not whole and item.engine >= 0:
@@ -368,7 +229,7 @@ class Contents:
         if item.transfer and item.sender is not None:
             item.sender.reject(item.transfer)
             item.transfer = 0
-        self._close_given(item)
+        item.close_given()
         self._items.pop(item.key, None)
         self._shelf.take(item.key)
         if item.engine >= 0 and self._results.get((item.task, item.engine)) == item.key:
@@ -434,7 +295,7 @@ class Contents:
 
     def _open(self, receiver: Speaker, item: Item | None, size: int, *, last: bool) -> int:
         if item is None or item.file is None:  # it failed; the hub hears of it or has heard already
-            number = receiver.offer(_Nothing(size))
+            number = receiver.offer(Nothing(size))
             receiver.fail(number)
             return number
         item.file.retain()
