@@ -62,6 +62,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engines", default="mpi", help="ippmpi's launcher: mpi or local")
+    parser.add_argument("--only", default="local,tcp,memory", help="which parts, separated by commas")
     parser.add_argument("--ipyparallel", metavar="PYTHON", help="measure ipyparallel too, with this Python")
     parser.add_argument("--as-ipyparallel", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -216,12 +217,13 @@ def main() -> int:
     peer = peer_times(chosen.ipyparallel, chosen.rounds)
     print("ipyparallel:", ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in peer.items()), flush=True)
     missed = False
-    for rows in (
-        local_rows(chosen.engines, chosen.rounds, peer),
-        tcp_rows(chosen.engines, chosen.rounds),
-        memory_rows(chosen.engines),
-    ):
-        for row in rows:
+    parts = {
+        "local": lambda: local_rows(chosen.engines, chosen.rounds, peer),
+        "tcp": lambda: tcp_rows(chosen.engines, chosen.rounds),
+        "memory": lambda: memory_rows(chosen.engines),
+    }
+    for part in chosen.only.split(","):
+        for row in parts[part]():
             print(row, flush=True)
             missed |= row.missed
     return int(missed)

@@ -74,11 +74,12 @@ class FileSink(Sink, Protocol):
 
 @dataclass(slots=True)
 class Outgoing:
-    """One content on its way out."""
+    """One content on its way out. ``step``: bytes of a chunk, so that at least two are in what was granted last."""
 
     source: Source
     position: int = 0
     limit: int = 0
+    step: int = CHUNK_BYTES
     failed: bool = False
     by_file: bool = False
 
@@ -146,6 +147,7 @@ class Transfers:
         if grant.start >= 0:
             out.position = grant.start  # the first grant on this connection
         out.limit = grant.limit
+        out.step = min(CHUNK_BYTES, max(SMALLEST_CHUNK, (grant.limit - out.position) // 2))
         out.by_file = grant.by_file
         return None
 
@@ -183,8 +185,7 @@ class Transfers:
             else:
                 out.position = placed
                 return Chunk(number, start, placed=placed - start), b""
-        wish = max(SMALLEST_CHUNK, (out.limit - start) // 2)
-        stop = min(stop, start + min(CHUNK_BYTES, wish))
+        stop = min(stop, start + out.step)
         try:
             data = out.source.read(start, stop)
         except OSError:  # a disk that fails, a process that is gone: this content is lost, not the link

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ippmpi.errors import ProtocolError
-from ippmpi.net.transfers import FILE_WINDOW, LARGEST_WINDOW, SMALLEST_CHUNK, SMALLEST_WINDOW, Transfers
+from ippmpi.net.transfers import CHUNK_BYTES, FILE_WINDOW, LARGEST_WINDOW, SMALLEST_CHUNK, SMALLEST_WINDOW, Transfers
 from ippmpi.wire.messages import Chunk, Grant
 
 
@@ -188,6 +188,20 @@ def test_more_than_granted_is_a_protocol_error() -> None:
     receiver.accept(1, Bytes(size=LARGEST_WINDOW * 4), lambda ok: None)
     with pytest.raises(ProtocolError, match="exceed the grant"):
         receiver.on_chunk(Chunk(1, 0), memoryview(bytes(SMALLEST_WINDOW + 1)), 0.0)
+
+
+def test_a_fast_link_carries_full_chunks_however_the_grants_come() -> None:
+    sender, receiver = Transfers(), Transfers()
+    size, sizes, ends, now = 200 * CHUNK_BYTES, [], [], 0.0
+    receiver.accept(sender.offer(Bytes(bytes(size))), Bytes(size=size), ends.append)
+    while not ends:
+        for grant in receiver.take_grants():
+            sender.on_grant(grant)
+        for chunk, part in sender.chunks():
+            now += 0.001
+            sizes.append(len(part))
+            receiver.on_chunk(chunk, memoryview(part), now)
+    assert set(sizes[-100:-2]) == {CHUNK_BYTES}, "all but what the last grant divides"
 
 
 SIZE = 3 * FILE_WINDOW + 11
