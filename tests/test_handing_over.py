@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -45,7 +46,8 @@ while True:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[ipp.Cluster, ipp.Client, Path]]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ipp.Cluster, ipp.Client, Path]]:
+    monkeypatch.setenv("IPPMPI_CONTROLLER_UPLOAD_GONE_S", "1")
     with running(tmp_path / "profile", 2, "local") as (cluster, rc):
         yield cluster, rc, Path(cluster.to_record().folders[0]) / "spool"
 
@@ -111,6 +113,46 @@ def test_a_call_that_does_not_wait_writes_nothing_itself(place: tuple[ipp.Cluste
         os.kill(controller, signal.SIGCONT)
     assert [result.get(timeout=60) for result in results] == [(SIZE * i + 7 - i, SIZE) for i in range(4)]
     eventually(lambda: not handed_files(spool), what="all files are closed")
+
+
+def agent_of(cluster: ipp.Cluster) -> int:
+    """Return the process of the one agent."""
+    folder = str(cluster.profile_dir).encode()
+    for path in PROC.glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if b"ippmpi.agent" in (words := path.read_bytes().split(b"\0")) and any(folder in word for word in words):
+                return int(path.parent.name)
+    raise LookupError("no agent runs")
+
+
+def forget_peak(pid: int) -> None:
+    (PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def peak_mb(pid: int) -> float:
+    """Return the largest resident size since ``forget_peak``."""
+    (line,) = (line for line in (PROC / str(pid) / "status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.parametrize("link", ["unix", "tcp"])
+def test_neither_controller_nor_agent_grows_with_what_passes_through_them(
+    place: tuple[ipp.Cluster, ipp.Client, Path], link: str
+) -> None:
+    cluster, _, _ = place
+    assert cluster.controller is not None
+    connection = json.loads((Path(cluster.profile_dir) / "security" / "ipcontroller-client.json").read_text())
+    with ipp.Client(connection | ({"socket": ""} if link == "tcp" else {})) as rc:
+        array = np.ones(8 * SIZE, dtype=np.uint8)
+        rc[:].push({"a": array[:SIZE]}, block=True)
+        pids = [cluster.controller.identity.pid, agent_of(cluster)]
+        for pid in pids:
+            forget_peak(pid)
+        before = [peak_mb(pid) for pid in pids]
+        rc[:].push({"a": array}, block=True)
+        assert rc[0].pull("a", block=True).nbytes == 8 * SIZE
+        for pid, was in zip(pids, before, strict=True):
+            assert peak_mb(pid) - was < 50  # of 384
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.03, 0.06])
