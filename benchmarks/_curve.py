@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import statistics
-import time
 from multiprocessing.connection import Connection
 
 import zmq
@@ -24,30 +22,36 @@ def _receive(ready: Connection, server_secret: bytes) -> None:
             socket.send_multipart([name.bytes, b"done"])
 
 
-def link_s(size: int, rounds: int) -> float:
-    """Return the median time in which *size* bytes, in messages of 1 MB, reach the process at the other end."""
-    server, secret = zmq.curve_keypair()
-    mine, others = multiprocessing.Pipe()
-    receiver = multiprocessing.get_context("spawn").Process(target=_receive, args=(others, secret), daemon=True)
-    receiver.start()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.CURVE_SERVERKEY, server)
-    for option, key in zip((zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY), zmq.curve_keypair(), strict=True):
-        socket.setsockopt(option, key)
-    socket.connect(f"tcp://127.0.0.1:{mine.recv()}")
-    content, times = memoryview(bytearray(size)), []
-    for _ in range(rounds + 2):
-        started = time.perf_counter()
-        for at in range(0, size, MESSAGE_BYTES):
-            last = b"last" if at + MESSAGE_BYTES >= size else b""
-            socket.send_multipart([last, content[at : at + MESSAGE_BYTES]], copy=False)
-        if not socket.poll(60_000):
+class Link:
+    """A connected pair; its other end is a process of its own."""
+
+    def __init__(self) -> None:
+        """Start the other end and connect."""
+        server, secret = zmq.curve_keypair()
+        mine, others = multiprocessing.Pipe()
+        self._receiver = multiprocessing.get_context("spawn").Process(
+            target=_receive, args=(others, secret), daemon=True
+        )
+        self._receiver.start()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, server)
+        for option, key in zip((zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY), zmq.curve_keypair(), strict=True):
+            socket.setsockopt(option, key)
+        socket.connect(f"tcp://127.0.0.1:{mine.recv()}")
+
+    def carry(self, content: memoryview) -> None:
+        """Return when all of *content*, in messages of 1 MB, is at the other end."""
+        for at in range(0, len(content), MESSAGE_BYTES):
+            last = b"last" if at + MESSAGE_BYTES >= len(content) else b""
+            self._socket.send_multipart([last, content[at : at + MESSAGE_BYTES]], copy=False)
+        if not self._socket.poll(60_000):
             raise TimeoutError("the receiver does not answer within 60 s")
-        socket.recv()
-        times.append(time.perf_counter() - started)
-    socket.close(linger=0)
-    context.term()
-    receiver.terminate()
-    receiver.join()
-    return statistics.median(times[2:])
+        self._socket.recv()
+
+    def close(self) -> None:
+        """End the other end."""
+        self._socket.close(linger=0)
+        self._context.term()
+        self._receiver.terminate()
+        self._receiver.join()

@@ -30,8 +30,7 @@ CHUNK_BYTES = 1024 * 1024  # per byte three times faster than one 64 MB message 
 PLACED_BYTES = 8 * 1024 * 1024  # of a chunk in a file: about 3 ms in which a thread that has other work copies
 SMALLEST_CHUNK = 32 * 1024
 SMALLEST_WINDOW = 256 * 1024
-LARGEST_WINDOW = 8 * 1024 * 1024
-FILE_WINDOW = 2 * PLACED_BYTES  # one is filled while the other is read
+LARGEST_WINDOW = 2 * PLACED_BYTES  # of a file one is filled while the other is read
 WINDOW_S = 0.2
 RATE_SAMPLE_S = 0.05
 
@@ -141,9 +140,8 @@ class Transfers:
                 f"which has {out.source.size}"
             )
         position = grant.start if grant.start >= 0 else out.position
-        most = FILE_WINDOW if grant.by_file else LARGEST_WINDOW
-        if grant.limit - position > most:  # all of it would be queued on this side
-            raise ProtocolError(f"a grant of {grant.limit - position} bytes; at most {most} are allowed")
+        if grant.limit - position > LARGEST_WINDOW:  # all of it would be queued on this side
+            raise ProtocolError(f"a grant of {grant.limit - position} bytes; at most {LARGEST_WINDOW} are allowed")
         if grant.start >= 0:
             out.position = grant.start  # the first grant on this connection
         out.limit = grant.limit
@@ -222,7 +220,7 @@ class Transfers:
         self._grants.append(Grant(transfer, 0, -1))
 
     def _share(self, incoming: Incoming) -> int:
-        window = FILE_WINDOW if incoming.by_file else self._window
+        window = LARGEST_WINDOW if incoming.by_file else self._window
         return max(SMALLEST_CHUNK, window // max(1, len(self._incoming)))
 
     def _grant(self, transfer: int, *, again: bool = False) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ippmpi.errors import ProtocolError
-from ippmpi.net.transfers import CHUNK_BYTES, FILE_WINDOW, LARGEST_WINDOW, SMALLEST_CHUNK, SMALLEST_WINDOW, Transfers
+from ippmpi.net.transfers import CHUNK_BYTES, LARGEST_WINDOW, SMALLEST_CHUNK, SMALLEST_WINDOW, Transfers
 from ippmpi.wire.messages import Chunk, Grant
 
 
@@ -204,7 +204,7 @@ def test_a_fast_link_carries_full_chunks_however_the_grants_come() -> None:
     assert set(sizes[-100:-2]) == {CHUNK_BYTES}, "all but what the last grant divides"
 
 
-SIZE = 3 * FILE_WINDOW + 11
+SIZE = 3 * LARGEST_WINDOW + 11
 
 
 @pytest.mark.parametrize("room", [0, 10_000_000, SIZE])
@@ -238,9 +238,9 @@ def test_a_chunk_in_a_file_is_taken_again_after_a_break() -> None:
     assert sink.data == data
 
 
-@pytest.mark.parametrize(("by_file", "placed"), [(False, 10), (True, -1), (True, FILE_WINDOW + 1)])
+@pytest.mark.parametrize(("by_file", "placed"), [(False, 10), (True, -1), (True, LARGEST_WINDOW + 1)])
 def test_bytes_in_a_file_that_was_not_asked_for_are_a_protocol_error(by_file: bool, placed: int) -> None:
-    receiver, size = Transfers(), FILE_WINDOW * 4
+    receiver, size = Transfers(), LARGEST_WINDOW * 4
     receiver.accept(1, Taker(size, bytearray(), size) if by_file else Bytes(size=size), lambda ok: None)
     with pytest.raises(ProtocolError, match=r"not asked for|exceed the grant"):
         receiver.on_chunk(Chunk(1, 0, placed=placed), memoryview(b""), 0.0)
