@@ -15,7 +15,6 @@ import contextlib
 import errno
 import mmap
 import os
-import re
 import stat
 from collections.abc import Sequence
 
@@ -91,7 +90,8 @@ def take(path: str, size: int, giver: int, *, write: bool = False) -> int:
     Raises:
         OSError: it cannot be opened, or is not what was said; the text says why.
     """
-    if giver <= 0 or re.fullmatch(rf"/proc/{giver}/fd/[0-9]+", path) is None:
+    number = path.removeprefix(f"/proc/{giver}/fd/")
+    if giver <= 0 or number == path or not (number.isascii() and number.isdecimal()):
         raise OSError(errno.EACCES, f"process {giver} hands on {path[:100]!r}, which is not its own")
     # O_NONBLOCK: the number may name a pipe by mistake, and nothing may make this process wait
     fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
