@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
     from ippmpi.client.balanced import LoadBalancedView
+    from ippmpi.client.broadcast import BroadcastView
     from ippmpi.client.client import Client
+    from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
+    from ippmpi.client.executor import ViewExecutor
+    from ippmpi.client.functions import ParallelFunction, RemoteFunction, parallel, remote
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
     from ippmpi.client.views import DirectView
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         UnmetDependency,
     )
+    from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
 
@@ -50,6 +55,7 @@ __all__ = [
     "AlreadyDisplayedError",
     "AsyncMapResult",
     "AsyncResult",
+    "BroadcastView",
     "Client",
     "Cluster",
     "ClusterError",
@@ -65,22 +71,33 @@ __all__ = [
     "LaunchError",
     "LoadBalancedView",
     "NoEnginesRegistered",
+    "ParallelFunction",
     "ProtocolError",
+    "Reference",
     "Refused",
     "RemoteError",
+    "RemoteFunction",
     "ResultNotKept",
     "TaskAborted",
     "TaskError",
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
+    "ViewExecutor",
     "__version__",
+    "depend",
+    "dependent",
+    "interactive",
+    "parallel",
+    "remote",
+    "require",
 ]
 
 _HOMES = {
     "ALL_COMPLETED": "concurrent.futures",
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
+    "BroadcastView": "ippmpi.client.broadcast",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",
@@ -89,7 +106,17 @@ _HOMES = {
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
     "LoadBalancedView": "ippmpi.client.balanced",
+    "ParallelFunction": "ippmpi.client.functions",
+    "Reference": "ippmpi.wire.references",
+    "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
+    "ViewExecutor": "ippmpi.client.executor",
+    "depend": "ippmpi.client.conditional",
+    "dependent": "ippmpi.client.conditional",
+    "interactive": "ippmpi.client.conditional",
+    "parallel": "ippmpi.client.functions",
+    "remote": "ippmpi.client.functions",
+    "require": "ippmpi.client.conditional",
 }
 """Where public names live; all others are exceptions."""
 

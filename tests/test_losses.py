@@ -13,7 +13,7 @@ import pytest
 
 import ippmpi as ipp
 from cgroups import memory_group
-from chaos.harm import agents
+from chaos.harm import agents, engines
 from clusters import defined, running
 from helpers import alive, eventually
 
@@ -177,6 +177,26 @@ def test_a_world_that_is_killed_with_its_agent_leaves_no_shared_memory(tmp_path:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not any(alive(pid) for pid in victims))
     assert set(os.listdir("/dev/shm")) <= before
+
+
+@pytest.mark.parametrize("agent_too", [False, True], ids=["agent lives", "agent killed"])
+def test_a_world_that_is_killed_before_its_ranks_have_joined_leaves_no_shared_memory(
+    tmp_path: Path, agent_too: bool
+) -> None:
+    before = set(os.listdir("/dev/shm"))
+    profile = tmp_path / "profile"
+    with running(profile, 1, "local") as (cluster, _):
+        cluster.start_engines_sync(2, engines="mpi")
+        deadline = time.monotonic() + 20
+        while not (made := set(os.listdir("/dev/shm")) - before) and time.monotonic() < deadline:
+            pass  # no pause: the ranks join in a moment
+        for pid in (pid for world in engines(profile).values() for pid in world if len(world) > 1):
+            os.kill(pid, signal.SIGKILL)
+        if agent_too:
+            for pid in agents(profile):
+                os.kill(pid, signal.SIGKILL)
+        assert made
+    eventually(lambda: set(os.listdir("/dev/shm")) <= before, what=f"{made} is removed")
 
 
 @pytest.mark.parametrize("engines", ["mpi", "local"])

@@ -17,6 +17,7 @@ from pathlib import Path
 from ippmpi import config
 from ippmpi.agent.files import Lock, remove_empty_log, remove_folder, remove_traces
 from ippmpi.agent.process import Agent
+from ippmpi.collecting import collect_seldom
 from ippmpi.config import AgentSettings
 from ippmpi.connection import AGENT_LOCK, host_prefix, load, node_folder
 from ippmpi.errors import ConnectionFileError
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _own_session()
     _whole_node()
+    collect_seldom()
     try:
         connection = load(options.file, role="engine")
         folder = node_folder(connection.folder_key)

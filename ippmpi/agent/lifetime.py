@@ -74,11 +74,16 @@ class Lifetime:
         self._local_size = local_size
         self._stop_timer()
 
+    @property
+    def all_came(self) -> bool:
+        """Whether all ranks of this node have joined, whatever became of them."""
+        return 0 < self._local_size <= len(self._ranks)
+
     def lost(self) -> None:
         """A rank has gone."""
         if self._members:
             return
-        if self.closing or len(self._ranks) >= self._local_size:
+        if self.closing or self.all_came:
             self._tell()
         else:
             self._set_timer(STRAGGLERS_S, self._tell)

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ippmpi.agent.contents import Contents
 from ippmpi.agent.files import SEGMENTS, SOCKET, STARTERS_LOCK
@@ -101,6 +103,7 @@ class Agent:
             self._rejoining = Rejoining(loop, self._ranks.register_whole)
         self._await_controller()
         starters_lock = self._folder / (self._prefix + STARTERS_LOCK)
+        self._began = _made(starters_lock)
         self._lifetime.await_first(lambda: lock_held(starters_lock))
 
     def _wire(self, world: str) -> None:
@@ -138,7 +141,7 @@ class Agent:
         self._ranks.close()
         self._link.close()
         self._router.close()
-        self._traces.clean_up()
+        self._traces.clean_up(since=None if self._lifetime.all_came else self._began)
         self.loop.close()
 
     def stop(self) -> None:
@@ -223,6 +226,14 @@ def _dial(connection: Connection, world: str, settings: AgentSettings) -> Dial:
         connection.server_public,
         KeyPair(connection.public, connection.secret),
     )
+
+
+def _made(file: Path) -> float:
+    """Return when *file*, which nobody writes to, was made (s since the epoch): now if it is gone."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _dispatch(handlers: Handlers, delivery: Delivery) -> None:

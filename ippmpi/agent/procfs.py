@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 SEGMENTS = "/dev/shm/"
 """Where shared memory with names lives."""
+
+LOOK_AGAIN_S = 0.5
+"""Between the two looks that find a segment abandoned."""
 
 # Names that MPI libraries (and ourselves) choose. A user's own file there may be meant to stay.
 _OURS = re.compile(r"(mpich_sh|ucx_shm|vader_segment|sm_segment|Intel_MPI|psm2_shm|psm3_shm|ippmpi)[^/]*")
@@ -34,6 +39,31 @@ def remove_segments(paths: set[str]) -> list[str]:
         return []
     used = {path for pid in _pids() for path in _mapped(pid)}
     return [path for path in sorted(paths - used) if _remove_own(path)]
+
+
+def abandoned(since: float) -> set[str]:
+    """Return the segments of this user that were made after *since* (s since the epoch) and that nobody maps.
+
+    For worlds whose ranks died before anybody could look what they map. Whoever makes a segment maps it at once, so
+    one that is not mapped twice in a row is nobody's; only if there is one, this waits a moment.
+    """
+    found = _unmapped(since)
+    if found:
+        time.sleep(LOOK_AGAIN_S)
+        found &= _unmapped(since)
+    return found
+
+
+def _unmapped(since: float) -> set[str]:
+    made = set()
+    with contextlib.suppress(OSError), os.scandir(SEGMENTS) as entries:
+        for entry in entries:
+            if _OURS.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    facts = entry.stat(follow_symlinks=False)
+                    if facts.st_uid == os.getuid() and facts.st_ctime >= since:
+                        made.add(entry.path)
+    return made - {path for pid in _pids() for path in _mapped(pid)} if made else made
 
 
 def oom_kills(pid: int) -> tuple[str, int] | None:

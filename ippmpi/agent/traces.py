@@ -61,10 +61,15 @@ class Traces:
         self._oom_kills[counter] += 1
         return True
 
-    def clean_up(self) -> None:
-        """Remove the segments that ranks left behind and nobody maps."""
+    def clean_up(self, since: float | None = None) -> None:
+        """Remove the segments that ranks left behind and nobody maps.
+
+        *since*: when the first rank began (s since the epoch), if there are ranks that never joined.
+        """
         if self._timer is not None:
             self._timer.cancel()
+        if since is not None:
+            self._segments |= procfs.abandoned(since)
         for path in procfs.remove_segments(self._segments):
             _log.debug("removed %s, left behind by a rank", path)
         if self._notes is not None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from ippmpi.client.balanced import LoadBalancedView
+from ippmpi.client.broadcast import BroadcastView
 from ippmpi.client.connect import find_connection
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
@@ -110,7 +111,7 @@ class Client:
 
     def __len__(self) -> int:
         """Return the number of engines."""
-        return len(self.requests.engines.ids)
+        return len(self.requests.engines)
 
     def __bool__(self) -> bool:
         """A client is true, also without engines."""
@@ -134,6 +135,11 @@ class Client:
             ids, single = self.requests.engines.pick(targets)
             targets = ids[0] if single else ids
         return DirectView(self, "all" if targets is None else targets, **flags)
+
+    def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
+        """Return a view of *targets*, as ``direct_view`` does: every direct view sends a payload once."""
+        view = self.direct_view(targets, **flags)
+        return BroadcastView(self, view.targets, is_coalescing, **flags)
 
     def load_balanced_view(self, targets: Targets = None, **flags: Any) -> LoadBalancedView:
         """Return a view that gives each task to one engine of *targets* (None or ``"all"``: any, also later ones)."""
@@ -186,7 +192,9 @@ class Client:
         """Wait for *jobs* (None: everything outstanding; ids, results, any futures); return whether all ended."""
         from ippmpi.client.waiting import wait_for_jobs
 
-        return wait_for_jobs(self.requests.pending, jobs, seconds(timeout))
+        return wait_for_jobs(
+            self.requests.pending, self.requests.collectors() if jobs is None else jobs, seconds(timeout)
+        )
 
     # --- what is stored ----------------------------------------------------------------------
 

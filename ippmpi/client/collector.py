@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from ippmpi import clock
+from ippmpi.client.conditions import Changes
 from ippmpi.client.contents import Flat
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
@@ -25,19 +25,19 @@ class Collector:
     """Counts the parts that have come, and tells those who listen."""
 
     def __init__(self, parts: Sequence[Part], method: str, keep: object = None) -> None:
-        """Wait for *parts*, the results of a call of *method*. *keep* (the client) lives as long as this does."""
+        """Wait for *parts*, the results of a call of *method*. *keep* (the view) lives as long as this does."""
         self.keep = keep
         self.parts = parts
         self.method = method
         self.order: list[int] = []
         self.problem: Exception | None = None
-        self.sent = threading.Event()
-        self.changed = threading.Condition()
+        self.changed = Changes()
         self._holds = 1
         self._failures = 0
-        self._pieces: dict[int, Collector] = {}
-        self._on_end: list[Callable[[], None]] = []
-        self._watchers: list[Callable[[News], None]] = []
+        self._whole: Collector | None = None  # that this one is a piece of
+        self._pieces: dict[int, Collector] | None = None
+        self._on_end: tuple[Callable[[], None], ...] = ()
+        self._watchers: tuple[Callable[[News], None], ...] = ()
 
     @classmethod
     def joined(cls, pieces: Sequence[tuple[Collector, Sequence[int]]], keep: object = None) -> Collector:
@@ -105,18 +105,17 @@ class Collector:
 
     def printed(self, index: int, stream: str, text: bytes) -> None:
         """Keep what part *index* printed."""
-        part = self.parts[index]
         with self.changed:
-            (part.stderr if stream == "stderr" else part.stdout).append(text)
+            self.parts[index].add_text(stream, text)
             self._tell(News(index, stream, text))
 
     def displayed(self, index: int, record: dict[str, Any]) -> None:
         """Keep what part *index* displayed (mime types and data)."""
         if record.get("kind") == "clear_output":
-            self.parts[index].outputs.clear()
+            self.parts[index].clear_outputs()
             return
         with self.changed:
-            self.parts[index].outputs.append(record)
+            self.parts[index].add_output(record)
             self._tell(News(index, "display", record))
 
     def break_off(self, problem: Exception) -> None:
@@ -129,10 +128,10 @@ class Collector:
             for index, part in enumerate(self.parts):
                 if not part.done:
                     self._tell(News(index, "end"))
-            pieces = list(self._pieces.values())
+            self._holds = 0
+            pieces = list((self._pieces or {}).values())
         for piece in pieces:
             piece.break_off(problem)
-        self.sent.set()
         self._end()
 
     def hold(self) -> None:
@@ -141,15 +140,15 @@ class Collector:
             self._holds += 1
 
     def release(self) -> None:
-        """One of them is with the hub, or (once) no more requests follow; after the last one ``sent`` is set."""
+        """One of them is with the hub, or (once) no more requests follow; after the last one ``sent`` is true."""
         with self.changed:
             self._holds -= 1
             if self._holds == 0:
-                self.sent.set()
+                self.changed.notify_all()
 
     def _end(self) -> None:
         with self.changed:  # another thread may break it off at this moment
-            callbacks, self._on_end = self._on_end, []
+            callbacks, self._on_end = self._on_end, ()
         for callback in callbacks:
             callback()
 
@@ -163,6 +162,27 @@ class Collector:
     def ended(self) -> bool:
         """Whether every part came, or none will any more."""
         return self.problem is not None or len(self.order) == len(self.parts)
+
+    @property
+    def size(self) -> int:
+        """How many results there will be."""
+        return len(self.parts)
+
+    @property
+    def progress(self) -> int:
+        """How many of them are there."""
+        return len(self.order)
+
+    @property
+    def sent(self) -> bool:
+        """Whether the hub has all that was to be sent, so that the arguments are no longer needed here."""
+        return self._holds <= 0 if self._whole is None else self._whole.sent
+
+    def wait_sent(self, timeout_s: float | None) -> bool:
+        """Wait until ``sent``; return whether it was in time."""
+        changed = self.changed if self._whole is None else self._whole.changed
+        with changed:
+            return changed.wait_for(lambda: self.sent, timeout_s)
 
     @property
     def failed(self) -> bool:
@@ -183,7 +203,7 @@ class Collector:
         """Call *callback* once when ``ended``, on the I/O thread; at once if it has."""
         with self.changed:
             if not self.ended:
-                self._on_end.append(callback)
+                self._on_end += (callback,)
                 return
         callback()
 
@@ -192,7 +212,7 @@ class Collector:
         with self.changed:
             if replay:
                 self._replay(watcher)
-            self._watchers.append(watcher)
+            self._watchers += (watcher,)
 
     def _replay(self, watcher: Callable[[News], None]) -> None:
         for index, part in enumerate(self.parts):
@@ -207,12 +227,12 @@ class Collector:
     def unwatch(self, watcher: Callable[[News], None]) -> None:
         """Stop calling *watcher*."""
         with self.changed:
-            self._watchers.remove(watcher)
+            self._watchers = tuple(each for each in self._watchers if each != watcher)
 
     def piece(self, index: int) -> Collector:
         """Return a collector of part *index* alone, which this one keeps informed."""
         piece = Collector([self.parts[index]], self.method, self.keep)
-        piece.sent = self.sent
+        piece._whole = self
         with self.changed:
             if self.parts[index].received:
                 with piece.changed:
@@ -220,6 +240,7 @@ class Collector:
             elif self.problem is not None:
                 piece.problem = self.problem
             else:
+                self._pieces = self._pieces or {}
                 self._pieces[index] = piece
         return piece
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from ippmpi.client.collector import Collector
+from ippmpi.client.conditions import LateFuture
 from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
 from ippmpi.client.fields import Fields
@@ -45,7 +46,7 @@ def seconds(timeout: float | None) -> float | None:
     return None if timeout is None or timeout < 0 else timeout
 
 
-class CallFuture(Fields, Future[Any]):
+class CallFuture(Fields, LateFuture):
     """A ``concurrent.futures.Future`` that is resolved once all parts of a call have come.
 
     It is resolved with None or an error; the value is unpickled by the thread that asks for it.
@@ -72,11 +73,11 @@ class CallFuture(Fields, Future[Any]):
     def _end(self) -> None:  # I/O thread
         collector = self._collector
         if collector.problem is not None:
-            self.set_exception(collector.problem)
+            self.resolve(collector.problem)
         elif collector.failed and not self._return_exceptions:  # concurrent.futures.wait looks at this
-            self.set_exception(self._raisable(self._errors()))
+            self.resolve(self._raisable(self._errors()))
         else:
-            self.set_result(None)
+            self.resolve(None)
 
     @abstractmethod
     def get(self, timeout: float | None = None) -> Any:
@@ -153,11 +154,11 @@ class CallFuture(Fields, Future[Any]):
     @property
     def sent(self) -> bool:
         """Whether the arguments are no longer needed here: arrays among them may be changed."""
-        return self._collector.sent.is_set()
+        return self._collector.sent
 
     def wait_for_send(self, timeout: float | None = -1) -> None:
         """Wait until ``sent``; TimeoutError if it takes longer."""
-        if not self._collector.sent.wait(seconds(timeout)):
+        if not self._collector.wait_sent(seconds(timeout)):
             raise TimeoutError(f"{self._collector.method}: the arguments were not sent within {timeout:g} s")
 
     def wait_for_output(self, timeout: float | None = -1) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -45,7 +46,7 @@ from ippmpi.wire.messages import (
     StillWaiting,
     Submit,
 )
-from ippmpi.wire.pickling import Blob
+from ippmpi.wire.pickling import Blob, pack
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,27 @@ class Pending:
     indices: dict[int, int] | None
     left: int
     sent: bool = False
-    ended: set[int] = field(default_factory=set)
-    heard: Counter[int] = field(default_factory=Counter)
-    skip: Counter[int] = field(default_factory=Counter)
+    ended: Set[int] = frozenset()
+    heard: Counter[int] | None = None
+    skip: Counter[int] | None = None
 
     def again(self, engine: int) -> bool:
         """Count output of *engine*; say whether it came before."""
-        if self.skip[engine] > 0:
+        if self.skip is not None and self.skip[engine] > 0:
             self.skip[engine] -= 1
             return True
+        if self.heard is None:
+            self.heard = Counter()
         self.heard[engine] += 1
         return False
+
+    def end(self, index: int) -> None:
+        """Note that a part has replied."""
+        self.left -= 1
+        if isinstance(self.ended, set):
+            self.ended.add(index)
+        else:
+            self.ended = {index} if self.left else frozenset((index,))
 
     def index(self, engine: int) -> int | None:
         """Return which part *engine* answers for; None if it has no part in this task."""
@@ -102,6 +113,8 @@ class Requests:
         self.engines = Engines()
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
+        self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
         self.on_new_life: Callable[[], None] | None = None
@@ -140,6 +153,10 @@ class Requests:
         part.first, part.size, part.failures, part.engines = first, size, {}, self.engines.records
         return part
 
+    def collectors(self) -> set[Collector]:
+        """Return those of all calls that have not ended; of a map also at a moment when none of its tasks is sent."""
+        return {pending.collector for pending in list(self.pending.values())} | self.maps
+
     def candidates(self, placement: Placement) -> int:
         """Return how many engines may be chosen by *placement*; at least 1."""
         return max(1, len(self.engines.ids if placement.candidates is None else placement.candidates))
@@ -147,13 +164,18 @@ class Requests:
     def _next_task(self) -> str:
         return f"{self._client_id}-{next(self._tasks)}"
 
+    def pack(self, value: object) -> Blob:
+        """Pickle *value* as this client wants it; raises what pickling raises."""
+        return pack(value, self.pickler)
+
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""
         parts = collector.parts
         targets = [part.engine for part in parts if part.engine is not None]
         indices = {engine: index for index, engine in enumerate(targets)}
         pending = Pending(collector, 0, indices, len(targets))
-        self._submit(Submit(parts[0].task, op, targets, [], parts[0].label), blobs, pending)
+        message = Submit(parts[0].task, op, targets, [], parts[0].label, None, self.engines.joins)
+        self._submit(message, blobs, pending)
 
     def submit_balanced(self, blob: Blob, collector: Collector, index: int, placement: Placement) -> None:
         """Send part *index* of *collector* as a balanced task."""
@@ -167,10 +189,10 @@ class Requests:
         self.latest = message.task
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
-            self.transport.call_soon(lambda: self._send(ready, pending))
+            self.transport.call_soon(partial(self._send, ready, pending))
         else:
             pending.collector.hold()
-            self.transport.call_soon(lambda: self._send_large(message, blobs, pending))
+            self.transport.call_soon(partial(self._send_large, message, blobs, pending))
         if self.problem is not None:  # broken since the check; then nobody would end this one
             self.pending.pop(message.task, None)
             raise self.problem
@@ -366,13 +388,12 @@ class Requests:
     def _outcome(
         self, message: Reply, pending: Pending, index: int, value: Flat | None
     ) -> tuple[int, Flat | RemoteError]:
-        pending.ended.add(index)
+        pending.end(index)
         collector = pending.collector
         part = collector.parts[index]
         if message.engine >= 0:
             part.engine = message.engine
         part.started, part.completed = message.started, message.completed
-        pending.left -= 1
         if pending.left == 0:
             self.pending.pop(message.task, None)
         if message.failure is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class Stored:
         self._followed = {name: pending for name, pending in self._followed.items() if pending.left}
         self._asked = {name: answer for name, answer in self._asked.items() if name in self._followed}
         for pending in self._followed.values():
-            pending.skip = pending.heard.copy()
+            pending.skip = Counter(pending.heard or {})
         self._follow({name: p for name, p in self._followed.items() if self._asked[name].done()})
 
     def _fetched(self, fetched: dict[str, Pending], answer: Future[Any]) -> None:  # I/O thread
@@ -162,7 +163,7 @@ class Stored:
         if isinstance(problem, UnansweredError):
             return  # it is asked again
         for pending in fetched.values():
-            pending.skip.clear()  # the replay is through
+            pending.skip = None  # the replay is through
         for name in fetched if problem is not None else answer.result():
             pending = fetched[name]
             self._requests.pending.pop(name, None)

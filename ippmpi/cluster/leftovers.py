@@ -75,9 +75,16 @@ def remove_folders(folders: Iterable[str], wait_s: float = 0.0) -> None:
         wait_unused(folder, deadline - time.monotonic())
         with contextlib.suppress(OSError):
             if folder.startswith(ours) and os.lstat(folder).st_uid == os.getuid():
-                for notes in Path(folder).glob(f"{connection.host_prefix()}{SEGMENTS}"):
-                    procfs.remove_segments(procfs.read_segments(notes))
+                _remove_segments(Path(folder))
                 shutil.rmtree(folder)
+
+
+def _remove_segments(folder: Path) -> None:
+    """Remove what the ranks of a node folder, whose agent could not do it, left in shared memory."""
+    files = list(folder.glob(f"{connection.host_prefix()}*"))
+    if files:
+        noted = procfs.read_segments(folder / f"{connection.host_prefix()}{SEGMENTS}")
+        procfs.remove_segments(noted | procfs.abandoned(min(file.lstat().st_mtime for file in files)))
 
 
 def wait_unused(folder: str, wait_s: float) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ippmpi import config
+from ippmpi.collecting import collect_seldom
 from ippmpi.config import ControllerSettings
 from ippmpi.controller.process import serve
 from ippmpi.errors import IppmpiError
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         parser.error(str(error))
+    collect_seldom()
     try:
         serve(settings, ready_fd, restore=restore)
     except (IppmpiError, OSError, LookupError, ValueError) as error:

@@ -1,8 +1,8 @@
 """How much balanced work an engine may hold: enough to never wait for more, so little that nothing waits behind it.
 
-An engine starts with one task. As long as its tasks are short it is given more ahead, up to about ``AHEAD_S`` of work,
-so that tasks and replies travel in batches. If one turns out to be long, those that wait behind it are taken back
-after ``PATIENCE_S`` and given to others.
+An engine starts with one task. As long as its tasks are short it is given more ahead, up to about ``AHEAD_S`` of work
+behind the one that runs, so that tasks and replies travel in batches. If one turns out to be long, those that wait
+behind it are taken back after ``PATIENCE_S`` and given to others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Ahead:
         took = reply.completed - reply.started  # by the engine's clock, which need not make sense
         took = max(took, SHORTEST_S) if 0 < took <= LONGEST_S else LONGEST_S
         engine.pace_s = max(took, engine.pace_s * FADE)
-        engine.ahead = max(1, min(2 * engine.ahead, int(AHEAD_S / engine.pace_s), MOST_AHEAD))
+        engine.ahead = max(1, min(2 * engine.ahead, 1 + int(AHEAD_S / engine.pace_s), MOST_AHEAD))
         engine.moved = self._ledger.now
 
     def given(self, engine: Engine) -> None:

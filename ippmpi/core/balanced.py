@@ -254,8 +254,10 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """Return when ``expire`` has something to do."""
-        dues = [due for due in (self.deadlines.next(), self.ahead.due) if due is not None]
-        return min(dues, default=None)
+        first, second = self.deadlines.next(), self.ahead.due
+        if first is None or second is None:
+            return second if first is None else first
+        return min(first, second)
 
     # --- engines come and go ---
 

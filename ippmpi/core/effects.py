@@ -1,8 +1,9 @@
-"""What the core asks the outside world to do."""
+"""What the core asks the outside world to do.
+
+Structs of msgspec: they are made four times faster than frozen dataclasses.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import msgspec
 
@@ -20,8 +21,7 @@ class Wanted(msgspec.Struct, frozen=True):
     state: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send *message* to *peer*.
 
     Inside the core ``Content.transfer`` is a key of the controller's spool; the controller
@@ -32,8 +32,7 @@ class Send:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(msgspec.Struct, frozen=True, gc=False):
     """Store a new request (``Submit``), one of its ends (``Reply``), what it printed, or who came and went.
 
     The sender of the message that caused it is acknowledged when it is stored.
@@ -43,15 +42,13 @@ class Keep:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, gc=False):
     """Nobody needs this spooled content any more."""
 
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True, gc=False):
     """Send the stored replies of *task* to *peer* again: those of *engines*, or (none named) the one there is.
 
     What is not in the store is lost, and fails.
@@ -62,15 +59,13 @@ class Replay:
     engines: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Shelve:
+class Shelve(msgspec.Struct, frozen=True, gc=False):
     """Nobody waits for the spooled content of this result: keep it for whoever asks, as long as there is room."""
 
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True, gc=False):
     """Answer question *request* of *peer* with the stored requests that *wanted* describes."""
 
     peer: Peer
@@ -78,8 +73,7 @@ class Look:
     wanted: Wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Retell:
+class Retell(msgspec.Struct, frozen=True, gc=False):
     """Send *peer* all that is stored of *tasks* (replies and output), then answer its question *request*.
 
     What is sent to it about one of them meanwhile waits until that is through, so everything comes once and in order.
@@ -92,8 +86,7 @@ class Retell:
     live: frozenset[TaskId]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """End the controller, in good order."""
 
     reason: str

@@ -48,8 +48,8 @@ class Engine:
     """One process of one rank. A restarted rank is another Engine, also when it gets the same id."""
 
     __slots__ = (
-        "adopted", "agent", "ahead", "balanced", "completed", "direct", "host", "id", "moved", "pace_s", "pid", "rank",
-        "recent", "state", "world",
+        "adopted", "agent", "ahead", "balanced", "completed", "direct", "host", "id", "joined", "moved", "pace_s",
+        "pid", "rank", "recent", "state", "world",
     )  # fmt: skip
 
     def __init__(self, agent: Peer, world: WorldId, record: EngineRecord, recent: int) -> None:
@@ -60,6 +60,7 @@ class Engine:
         self.rank = record.rank
         self.host = record.host
         self.pid = record.pid
+        self.joined = record.joined
         self.state = EngineState.JOINING
         self.direct: dict[TaskId, Task] = {}
         self.balanced: dict[TaskId, BalancedTask] = {}
@@ -79,7 +80,7 @@ class Engine:
 
     def record(self, size: int) -> EngineRecord:
         """Return what everybody may know; *size* is the number of ranks of its world."""
-        return EngineRecord(self.id, self.rank, self.world, self.host, self.pid, size)
+        return EngineRecord(self.id, self.rank, self.world, self.host, self.pid, size, self.joined)
 
     def __str__(self) -> str:
         """Name it for people."""

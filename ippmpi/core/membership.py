@@ -133,8 +133,10 @@ class Membership:
         return engine
 
     def _join(self, world: World, engines: list[Engine]) -> Iterator[Effect]:
+        self._ledger.joins += 1
         for engine in engines:
             engine.id = EngineId((world.base or 0) + engine.rank)
+            engine.joined = self._ledger.joins
             engine.move(EngineEvent.JOIN)
             self._ledger.engines[engine.id] = engine
             self._ledger.losses.pop(engine.id, None)

@@ -87,6 +87,7 @@ class Restoring:
         """Enter all that is known; the tables must be empty."""
         self._restored = True
         engines = [self._engine(record) for record in past.engines]
+        self._ledger.joins = max((engine.joined for engine in engines), default=0)
         self._ledger.returning = {engine.agent: [] for engine in engines}
         yield from self._scheduler.join(engines)
         for reply in past.early:

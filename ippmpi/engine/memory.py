@@ -95,12 +95,19 @@ class Arriving:
             if _lives(content.path):
                 raise
 
+    @property
+    def opened(self) -> bool:
+        """Whether the file was still there."""
+        return self._fd >= 0
+
     def complete(self) -> mmap.mmap | Unread:
         """Return the complete file. Call once.
 
         A memory file becomes private memory: writable, its pages copied only when written. Another one is for its
         reader to read: a map would keep it on the disk.
         """
+        if not self.opened:
+            raise ValueError("it was not opened")  # mmap would give zeros
         try:
             fcntl.fcntl(self._fd, fcntl.F_GET_SEALS)
         except OSError:

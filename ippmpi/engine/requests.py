@@ -207,7 +207,10 @@ class Requests:
         assert isinstance(message, ContentReady)
         for request in self._held:
             if request.arriving is not None and request.arriving.transfer == message.transfer:
-                self._complete(request, request.arriving, failed=message.failed)
+                if request.arriving.opened or message.failed:
+                    self._complete(request, request.arriving, failed=message.failed)
+                else:  # the last words of a dead agent: its successor sends another
+                    request.arriving.transfer = 0
         self._hand_over()
         delivery.done()
 

@@ -16,6 +16,7 @@ from ippmpi.engine.mpi import WorldFacts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.output import Output
 from ippmpi.engine.shell import Shell
+from ippmpi.wire import pickling
 from ippmpi.wire.messages import Content, Failure, Reply
 from ippmpi.wire.pickling import pack, unpack
 
@@ -78,6 +79,7 @@ class Runner:
         self._namespace.origin = task.rpartition("-")[0]
         value: object = None
         failure = content if isinstance(content, Failure) else None
+        pickling.use(None)
         if not isinstance(content, Failure):
             value, failure = self._guarded(task, op, content)
         self._tidy()
@@ -102,6 +104,7 @@ class Runner:
         operation = self._operations.get(op)
         if operation is None:
             raise LookupError(f"no operation {op!r}; have {', '.join(self._operations)}")
+        pickling.use(content)
         return operation(unpack(content))
 
     # --- the operations ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -65,6 +66,7 @@ class Router:
         self._on_hello, self.on_message, self._on_peer = on_hello, on_message, on_peer
         self._wires: dict[tuple[str, str], Connection] = {}  # by name of the conversation, and channel
         self._strangers = Strangers(loop)
+        self._life = os.urandom(8)
         self._by_token: dict[bytes, Conversation] = {}
         self._by_name: dict[str, Conversation] = {}
         self._tokens: dict[str, bytes] = {}
@@ -141,15 +143,15 @@ class Router:
             raise Refused(f"{self._here} speaks to {MOST_PEERS} peers already, {hello.peer} is one too many")
 
     def _open_data(self, connection: Connection, hello: Hello) -> None:
-        conversation = self._by_token.get(hello.token)
+        conversation = self._by_token.get(hello.token) if hello.life == self._life else None
         if conversation is None:
             raise ProtocolError("a data connection for a session that does not exist")
         wire = self._take_wire(connection, conversation, "data")
-        wire.send(encode_link(Welcome(True, 0)))
+        wire.send(encode_link(Welcome(True, 0, life=self._life)))
         conversation.open_data(wire)
 
     def _open_control(self, connection: Connection, hello: Hello, about: Mapping[str, object]) -> None:
-        conversation = self._by_token.get(hello.token)
+        conversation = self._known(hello)
         known = conversation is not None
         if conversation is None:
             conversation = self._adopt(hello)
@@ -157,9 +159,22 @@ class Router:
             raise ProtocolError(f"a Hello of {conversation.name}, to whom {hello.received} messages cannot have come")
         wire = self._take_wire(connection, conversation, "control")
         received = conversation.session.received if known else 0
-        wire.send(encode_link(Welcome(known, received, pack_about(about))))
+        wire.send(encode_link(Welcome(known, received, pack_about(about), self._life)))
         conversation.open_control(wire, known=known, received=hello.received)
         self._on_peer(conversation, True)
+
+    def _known(self, hello: Hello) -> Conversation | None:
+        """Return the conversation that *hello* goes on with, None if it begins.
+
+        It begins once more if the first Welcome was lost on its way: then the peer's numbers are still those of the
+        session with a process that was here before this one.
+        """
+        conversation = self._by_token.get(hello.token)
+        if conversation is None or hello.life == self._life:
+            return conversation
+        if conversation.session.begun:
+            raise ProtocolError(f"a Hello of {conversation.name}, as if it had not heard our Welcome yet")
+        return None
 
     def _take_wire(self, connection: Connection, conversation: Conversation, channel: str) -> Wire:
         """Make *connection* the wire of *conversation* for *channel*, in place of an older one."""

@@ -120,6 +120,11 @@ class Session:
         return not self._unsent and self._peer_received == self._first_unacked + len(self._unacked) - 1
 
     @property
+    def begun(self) -> bool:
+        """Whether anything is known to have arrived, in either direction, since the numbers began."""
+        return self.received > 0 or self._peer_received > 0
+
+    @property
     def stuck(self) -> bool:
         """Whether more messages wait to leave than are under way: the peer does not take them, or slowly."""
         return len(self._unsent) > len(self._unacked)

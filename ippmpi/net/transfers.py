@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import msgspec
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Chunk, Grant
@@ -71,8 +72,7 @@ class FileSink(Sink, Protocol):
         """Take the next bytes from that file; OSError if they cannot be had there (they are sent then)."""
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct):
     """One content on its way out. ``step``: bytes of a chunk, so that at least two are in what was granted last."""
 
     source: Source
@@ -83,8 +83,7 @@ class Outgoing:
     by_file: bool = False
 
 
-@dataclass(slots=True)
-class Incoming:
+class Incoming(msgspec.Struct):
     """One content on its way in."""
 
     sink: Sink

@@ -87,6 +87,8 @@ class LeastLoad:
     def _first(
         bucket: OrderedDict[EngineId, None], among: AbstractSet[EngineId] | None, without: AbstractSet[EngineId]
     ) -> EngineId | None:
+        if among is None and not without:
+            return next(iter(bucket), None)
         if among is None:
             return next((engine for engine in bucket if engine not in without), None)
         if len(among) < len(bucket):

@@ -55,7 +55,7 @@ class Content(Record, frozen=True):
 
 
 class EngineRecord(Record, frozen=True):
-    """One rank, as everybody may know it."""
+    """One rank, as everybody may know it. ``joined``: it came with the so-many-th world, counted by the hub."""
 
     id: int
     rank: int
@@ -63,6 +63,7 @@ class EngineRecord(Record, frozen=True):
     host: str
     pid: int
     size: int = 1
+    joined: int = 0
 
 
 class Failure(Record, frozen=True):
@@ -109,7 +110,9 @@ class Submit(Message, frozen=True):
     """Do *op* on every engine of ``targets``, or, with a ``placement``, on one engine of the hub's choice.
 
     ``contents`` has one entry for all targets, or one per target (scatter, map), in their order.
-    ``op`` is a name of ``engine/runner.py``'s table: apply, execute, push, pull, clear.
+    ``op`` is a name of ``engine/runner.py``'s table: apply, execute, push, pull, clear. ``seen`` is the highest
+    ``EngineRecord.joined`` that the client knew: a target that joined later is another process than it meant, and may
+    not run what an earlier one may have run already. -1: whoever is there.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -119,6 +122,7 @@ class Submit(Message, frozen=True):
     contents: list[Content]
     label: str = ""
     placement: Placement | None = None
+    seen: int = -1
 
 
 class Abort(Message, frozen=True):
@@ -438,7 +442,8 @@ class Hello(LinkRecord, frozen=True):
     ``token`` (16 bytes) names the session, ``channel`` is control or data, ``received`` the highest
     sequence number that arrived, ``peer`` and ``about`` (msgpack) say who speaks. ``key`` is the public
     key of the connection file: where CURVE has not shown it (a Unix socket), it says which cluster and
-    role the file is of. In every version the tag and ``version`` come first.
+    role the file is of. ``life`` is that of the last Welcome, whose session ``received`` and a data connection
+    belong to. In every version the tag and ``version`` come first.
     """
 
     version: int
@@ -450,14 +455,19 @@ class Hello(LinkRecord, frozen=True):
     python: str = ""
     about: bytes = b"\xc0"
     key: str = ""
+    life: bytes = b""
 
 
 class Welcome(LinkRecord, frozen=True):
-    """The listening side accepts. ``known``: it still has this session; else both sides number anew."""
+    """The listening side accepts. ``known``: it still has this session; else both sides number anew.
+
+    ``life``: random, of the listening process.
+    """
 
     known: bool
     received: int
     about: bytes = b"\xc0"
+    life: bytes = b""
 
 
 class Denied(LinkRecord, frozen=True):

@@ -35,6 +35,21 @@ def test_a_segment_of_a_dead_rank_is_removed(loop: HandLoop, child: StartChild, 
     assert not segment.exists()
 
 
+def test_a_segment_of_a_rank_that_died_before_it_could_join_is_removed(loop: HandLoop, segment: Path) -> None:
+    Traces(loop).clean_up()
+    assert segment.exists()
+    Traces(loop).clean_up(since=segment.stat().st_ctime + 1)  # it was there before
+    assert segment.exists()
+    Traces(loop).clean_up(since=segment.stat().st_ctime)
+    assert not segment.exists()
+
+
+def test_what_another_job_has_made_meanwhile_and_maps_stays(loop: HandLoop, child: StartChild, segment: Path) -> None:
+    map_it(child(), segment)
+    Traces(loop).clean_up(since=segment.stat().st_ctime)
+    assert segment.exists()
+
+
 def test_a_segment_that_somebody_maps_stays(loop: HandLoop, child: StartChild, segment: Path) -> None:
     traces = Traces(loop)
     first, second = child(), child()

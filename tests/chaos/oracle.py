@@ -17,6 +17,8 @@ BY_DEATH = frozenset({"EngineError", "NameError", "SystemExit"})
 """Ends that only the death of an engine excuses: NameError, as what was pushed there died with it; SystemExit, when it
 was told to end."""
 
+UNDELIVERED = "did not arrive"
+"""What an engine says that lives, of a request that it could not run: contents come again, whoever else dies."""
 
 FORGETS_S = (5.0, 20.0)
 """How long before and after the death of the controller the loss of a whole node may take its knowledge with it.
@@ -147,7 +149,7 @@ def _problem(asked: Asked, outcome: Outcome, history: History) -> str:
     if not outcome.error:
         return "has a value, though every run raises" if asked.fails == ALWAYS else ""
     told = f"{outcome.error}: {outcome.text}"
-    if outcome.error in BY_DEATH:
+    if outcome.error in BY_DEATH and UNDELIVERED not in outcome.text:
         return "" if _excused(outcome, history) else f"ended with an error that nothing excuses: {told}"
     allowed = {
         # a retry may have gone on an engine that died

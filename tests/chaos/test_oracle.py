@@ -91,6 +91,13 @@ def test_a_lost_engine_is_an_excuse_if_it_was_killed() -> None:
     assert judge(told) == []
 
 
+def test_a_request_that_did_not_reach_a_living_engine_is_excused_by_no_death() -> None:
+    undelivered = Outcome(error="EngineError", text="the request's content did not arrive: x", pid=7)
+    told = history(Asked("a"), ends={"a": [undelivered]})
+    told.deaths = [Death(7, 100.0)]
+    assert len(judge(told)) == 1
+
+
 @pytest.mark.parametrize(
     ("asked", "error"),
     [

@@ -56,6 +56,39 @@ def test_dependencies_can_be_ids_results_and_lists_of_them(rc: ipp.Client) -> No
         ipp.Dependency([], success=False)
 
 
+def test_a_dependency_can_be_made_of_data(rc: ipp.Client, hub: FakeHub) -> None:
+    made = ipp.Dependency(["b", "a"], all=False, failure=True)
+    assert made.as_dict() == {"dependencies": ["a", "b"], "all": False, "success": True, "failure": True}
+    again = ipp.Dependency(made.as_dict())
+    assert again.as_dict() == made.as_dict()
+    view = rc.load_balanced_view(after={"dependencies": ["a"], "failure": True})
+    view.apply_async(abs, 1)
+    eventually(lambda: hub.submits)
+    assert hub.submits[0].placement == m.Placement(None, m.Dependency(["a"], False, True, True))
+    with pytest.raises(ValueError, match="has no msg_ids"):
+        ipp.Dependency({"msg_ids": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "met", "unreachable"),
+    [
+        ({}, False, True),
+        ({"all": False}, True, False),
+        ({"failure": True}, True, False),
+        ({"success": False, "failure": True}, False, True),
+        ({"all": False, "success": False, "failure": True}, True, False),
+    ],
+)
+def test_a_dependency_says_whether_it_is_met(options: dict[str, bool], met: bool, unreachable: bool) -> None:
+    dependency = ipp.Dependency(["good", "bad"], **options)
+    assert dependency.check({"good", "other"}, {"bad"}) is met
+    assert dependency.unreachable({"good", "other"}, {"bad"}) is unreachable
+    assert not dependency.check(set())
+    assert not dependency.unreachable(set())
+    assert ipp.Dependency([], **options).check(set())
+    assert not ipp.Dependency([], **options).unreachable({"x"}, {"y"})
+
+
 def test_a_negative_timeout_is_refused(rc: ipp.Client) -> None:
     with pytest.raises(ValueError, match="timeout is -1"):
         rc.load_balanced_view(timeout=-1).apply(abs, 1)

@@ -187,6 +187,32 @@ def test_what_waited_for_an_engine_does_not_run_on_another_process_that_has_its_
     assert house.runs() == [(agent(), "alice-1", [1]), (agent(), "alice-2", [1])]
 
 
+def test_a_request_that_may_have_run_does_not_run_on_a_process_that_joined_after_it_was_submitted() -> None:
+    """The hub that had not stored it was killed, and so was the engine that it had sent it to."""
+    house = restored()
+    back(house, ranks=range(2))
+    house.lose(0)
+    house.handle(agent(), RegisterEngines("w", 2, records([0], pid=200)))
+    house.client()
+    house.handle(ALICE, Submit("alice-1", "apply", [0, 1], [INLINE], seen=0))
+    assert house.runs() == [(agent(), "alice-1", [1])]
+    assert house.failures() == [("alice-1", 0, "EngineError")]
+    (text,) = house.texts()
+    assert "engine 0 was lost: the process that had this id when this was submitted has ended" in text
+    assert "pid 200) has it now" in text
+    house.handle(ALICE, Submit("alice-2", "apply", [0], [INLINE], seen=1))
+    assert house.runs() == [(agent(), "alice-2", [0])]
+
+
+def test_joins_are_counted_on_after_a_restart() -> None:
+    house = House()
+    house.took(house.hub.restore(Past([EngineRecord(0, 0, "w", "h1", 100, 1, joined=7)])))
+    house.client()
+    assert [record.joined for change in house.changes(to=ALICE) for record in change.joined] == [7]
+    house.node([0], 1, world="other", host="h2")
+    assert [record.joined for change in house.changes(to=ALICE) for record in change.joined] == [8]
+
+
 def test_an_agent_takes_no_tasks_over_from_a_hub_that_was_not_restarted() -> None:
     house = small_house(1)
     tasks = [house.submit() for _ in range(2)]

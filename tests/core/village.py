@@ -107,6 +107,7 @@ class Village:
         self.clients = {peer: Line(peer) for peer in CLIENTS}
         self.lines = {line.peer: line for line in [*self.clients.values(), *(n.line for n in self.nodes.values())]}
         self.submits: dict[str, Submit] = {}
+        self.seen = dict.fromkeys(CLIENTS, 0)  # the last join that each client has heard of
         self.waiting: dict[str, set[int]] = {}
         self.taken_back: set[str] = set()
         self.ran: Counter[tuple[str, int]] = Counter()
@@ -215,6 +216,8 @@ class Village:
                 self.agent_hears(node, message)
             elif isinstance(message, Reply):
                 self.client_hears(message)
+            elif isinstance(message, EnginesChanged):
+                self.seen[line.peer] = max([self.seen[line.peer], *(record.joined for record in message.joined)])
 
     def client_hears(self, reply: Reply) -> None:
         left = self.waiting.get(reply.task, set())
@@ -273,10 +276,23 @@ class Village:
 
     def restart_ranks(self) -> None:
         for node in self.nodes.values():
+            if not node.ranks and node.dying and not node.line.open and self.random.random() < 0.3:
+                self.give_up_telling(node)
             if not node.ranks and not node.dying:  # a world ends as a whole, and with it its agents
                 # of what the old agent had not heard, only this could be taken for the new one's
                 node.line.down = deque(m for m in node.line.down if not isinstance(m, Registered))
                 self.start_ranks(node, NODES[node.world, node.host])
+
+    def give_up_telling(self, node: Node) -> None:
+        """The agent leaves with nobody to tell that its ranks have died, and what they have replied."""
+        self.forgotten |= {rank.record.pid for rank in node.dying.values()}
+        node.dying.clear()
+        line = node.line
+        line.unsent.clear()
+        line.unacked.clear()
+        line.down = deque(m for m in line.down if not isinstance(m, Run | Revoke))
+        self.uncommitted = deque((m, None if at is line else at, c) for m, at, c in self.uncommitted)
+        line.fresh = True
 
     def power_off(self) -> None:
         """A host loses power: its agent is gone, and another one comes later, with other ranks."""
@@ -302,7 +318,8 @@ class Village:
             placement = Placement(after=after, retries=self.random.choice((0, 0, 1, 3)))
         else:
             targets = sorted(self.random.sample(range(5), self.random.randint(1, 3)))
-        message = self.submits[task] = Submit(task, "apply", targets, [INLINE], placement=placement)
+        seen = self.seen[line.peer]
+        message = self.submits[task] = Submit(task, "apply", targets, [INLINE], placement=placement, seen=seen)
         self.waiting[task] = set(targets or [-1])
         line.unsent.append(message)
 

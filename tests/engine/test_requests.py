@@ -348,6 +348,21 @@ def test_a_content_whose_agent_died_before_it_was_opened_is_waited_for_until_it_
     assert agent.replies == []
 
 
+def test_a_content_that_was_never_opened_is_not_taken_for_zeros_when_its_dead_agent_says_that_it_is_ready(
+    agent: Agent,
+) -> None:
+    """An engine that was stopped reads all that was said to it before its agent died."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    agent.run("c-1", Content(size=10, transfer=4, path=f"/proc/{process.pid}/fd/7"))
+    agent.say(ContentReady(4))
+    assert not agent.requests.news()
+    agent.requests.agent_changed()
+    agent.run("c-1", agent.memory(1, b"0123456789"))
+    agent.say(ContentReady(1))
+    assert bytes(agent.take().content) == b"0123456789"
+
+
 def test_a_content_that_its_living_agent_does_not_have_is_a_failure(agent: Agent) -> None:
     agent.run("c-1", Content(size=10, transfer=4, path=f"/proc/{os.getpid()}/fd/999999"))
     work = agent.take()

@@ -15,8 +15,8 @@ from helpers import eventually
 from ippmpi.net import strangers
 from ippmpi.net.keys import KeyPair, ServerKeys, keypair
 from ippmpi.net.link import LinkState
-from ippmpi.wire.frames import encode_link
-from ippmpi.wire.messages import PROTOCOL_VERSION, Batch, Denied, Welcome
+from ippmpi.wire.frames import encode, encode_link
+from ippmpi.wire.messages import PROTOCOL_VERSION, Batch, Denied, Query, Welcome
 from net.raw import HEAD, Raw, a_hello, framed
 from net.wires import Caller, Listener
 
@@ -133,15 +133,38 @@ def test_a_hello_that_is_played_again_harms_nobody(start: Callable, path: str) -
     first = start(Raw, path)
     hello = a_hello()
     first.say(hello)
-    assert isinstance(first.hear(), Welcome)
+    welcome = first.hear()
+    assert isinstance(welcome, Welcome)
     for received in (-1, 1, 10**12):  # nothing was sent yet
         again = start(Raw, path)
-        again.say(a_hello(token=hello.token, received=received))
+        again.say(a_hello(token=hello.token, received=received, life=welcome.life))
         assert again.hear() is None
     assert works(start, path)
     first.socket.settimeout(0.1)
     with pytest.raises(TimeoutError):  # it is still the one
         first.hear()
+
+
+def test_a_peer_whose_welcome_was_lost_begins_once_more(start: Callable, path: str) -> None:
+    """It had numbers of a session with a process that was here before."""
+    hello = a_hello(received=663, life=b"before..")
+    for _ in range(2):
+        peer = start(Raw, path)
+        peer.say(hello)
+        welcome = peer.hear()
+        assert isinstance(welcome, Welcome)
+        assert not welcome.known
+    data = start(Raw, path)
+    data.say(a_hello(token=hello.token, channel="data", life=b"before.."))  # its grants would be of that session
+    assert data.hear() is None
+    peer.say(Batch(1, 0, 0, [encode(Query(1, "status"))]))
+    assert isinstance(peer.hear(), Batch)
+    late = start(Raw, path)
+    late.say(hello)
+    assert late.hear() is None
+    data = start(Raw, path)
+    data.say(a_hello(token=hello.token, channel="data", life=welcome.life))
+    assert isinstance(data.hear(), Welcome)
 
 
 def test_on_the_unix_socket_a_key_names_the_role_too(start: Callable, tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ CONTENTS = [
     m.Content(size=7, transfer=3),
     m.Content(size=9, path="/proc/1/fd/2"),
 ]
-RECORD = m.EngineRecord(3, 3, "w1", "c1", 4711, 4)
+RECORD = m.EngineRecord(3, 3, "w1", "c1", 4711, 4, 7)
 FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4711)
 PLACEMENT = m.Placement([1, 2], m.Dependency(["a-1"], True), m.Dependency(["a-2"], False, True, True), 1.5, 2)
 
 MESSAGES: list[m.Message] = [
-    m.Submit("a-1", "apply", [0, 1], CONTENTS, "label", PLACEMENT),
+    m.Submit("a-1", "apply", [0, 1], CONTENTS, "label", PLACEMENT, 7),
     m.Abort(1, ["a-1"], [0]),
     m.Interrupt(2, ["a-1"]),
     m.SendSignal(3, 2, [0, 1]),
@@ -53,8 +53,8 @@ MESSAGES: list[m.Message] = [
 ]
 
 LINK_RECORDS: list[m.LinkRecord] = [
-    m.Hello(1, "client", "client:ab12", b"t" * 16, "control", 5, "3.11.7", b"\x80"),
-    m.Welcome(True, 5, b"\x80"),
+    m.Hello(1, "client", "client:ab12", b"t" * 16, "control", 5, "3.11.7", b"\x80", "key", b"l" * 8),
+    m.Welcome(True, 5, b"\x80", b"l" * 8),
     m.Denied("version 1 here, 2 there"),
     m.Batch(3, 2, 2, [b"\x91\xa8farewell"]),
     m.Grant(3, 0, 1024, True),

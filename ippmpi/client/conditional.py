@@ -1,0 +1,106 @@
+"""Functions that say where they can run. Engines import this module, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from importlib import import_module
+from types import FunctionType, ModuleType
+from typing import Any
+
+from ippmpi.errors import UnmetDependency
+from ippmpi.wire.functions import get_home
+
+NAMES = ("__name__", "__qualname__", "__doc__")
+"""What a wrapper takes over of its function. Not the module: of ``__main__`` it would need cloudpickle to travel."""
+
+
+class dependent:  # noqa: N801 - the name that users of ipyparallel know
+    """A function with a condition: ``check(*args, **kwargs)`` runs first, on the engine.
+
+    If it returns False itself (not just something false) or raises ``UnmetDependency``, the scheduler gives the task
+    to another engine, each at most once; if none is left it fails with ``ImpossibleDependency``. In a ``DirectView``
+    nobody else can do it, so there it fails.
+    """
+
+    def __init__(self, f: Callable[..., Any], check: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Run *f* where *check* allows it."""
+        for function in (f, check):
+            if not callable(function):
+                raise TypeError(f"dependent() needs two functions, not {function!r}")
+        update_wrapper(self, f, NAMES)
+        self.function, self.check = f, check
+        self.check_args, self.check_kwargs = args, kwargs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Look whether this is the place, then call the function."""
+        if self.check(*self.check_args, **self.check_kwargs) is False:
+            name = getattr(self.check, "__name__", repr(self.check))
+            raise UnmetDependency(f"{name} is False here")
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        """Show both functions."""
+        return f"<{getattr(self, '__name__', self.function)} depending on {self.check!r}>"
+
+
+def depend(check: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], dependent]:
+    """Decorate a function that may only run where *check* allows it, see ``dependent``."""
+
+    def decorate(function: Callable[..., Any]) -> dependent:
+        return dependent(function, check, *args, **kwargs)
+
+    return decorate
+
+
+def require(*objects: Any, **named: Any) -> Callable[[Callable[..., Any]], dependent]:
+    """Decorate a function that needs modules (names or modules), functions or classes, or *named* objects.
+
+    Where it runs the modules are imported first, and all are bound to their names, as if they were pushed. Where a
+    module is missing the task is given to another engine, see ``dependent``.
+    """
+    modules: list[str] = []
+    for each in objects:
+        if isinstance(each, str | ModuleType):
+            modules.append(each if isinstance(each, str) else each.__name__)
+        elif isinstance(each, FunctionType | type | dependent):
+            named[str(getattr(each, "__name__", ""))] = each
+        else:
+            raise TypeError(f"require() needs modules, their names, functions or classes, not {each!r}; name it: x=...")
+    return depend(_provide, modules, named)
+
+
+def _provide(modules: list[str], named: dict[str, Any]) -> None:
+    found: dict[str, object] = {}
+    for name in modules:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise UnmetDependency(f"module {name!r} cannot be imported here: {error}") from error
+        top = name.partition(".")[0]
+        found[top] = import_module(top)
+    home = get_home()
+    if home is None:  # called in the client, where all of them are at hand
+        return
+    for name, value in (found | named).items():
+        home.variables.pop(name, None)  # it was asked for by name, so it goes before what there was
+        home.install(name, value)
+
+
+def interactive(f: Any) -> Any:
+    """Let a function of a module be as one of ``__main__``: its globals are the engine's namespace.
+
+    A class is only marked to travel by value, as those of ``__main__`` do. Return the new function, or the class.
+    """
+    if not isinstance(f, FunctionType):
+        f.__module__ = "__main__"
+        return f
+    variables = import_module("__main__").__dict__
+    if f.__globals__ is variables:
+        return f
+    made = FunctionType(f.__code__, variables, f.__name__, f.__defaults__, f.__closure__)
+    made.__kwdefaults__ = f.__kwdefaults__
+    update_wrapper(made, f)
+    del made.__wrapped__  # type: ignore[attr-defined] # it would travel too
+    made.__module__ = "__main__"
+    return made
