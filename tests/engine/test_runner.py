@@ -198,7 +198,7 @@ def test_a_large_result_is_a_file_for_a_controller_on_this_host(bench: Any, tmp_
 
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_handed_content_is_read_when_it_runs(bench: Any, tmp_path: Path, cut: int) -> None:
-    blob = pack((len, ("four",), {}), "pickle").join()
+    blob = pack((len, ("four",), {}), "cloudpickle").join()
     fd = handed(tmp_path, blob[: len(blob) - cut]).detach()
     reply = bench.runner.run("aaa-1", "apply", Unread(fd, len(blob))).reply
     if cut:
@@ -206,7 +206,7 @@ def test_a_handed_content_is_read_when_it_runs(bench: Any, tmp_path: Path, cut: 
         assert f"content of {len(blob)} bytes did not arrive" in reply.failure.evalue
     else:
         assert unpack(reply.content.inline) == 4
-        assert reply.content.inline == pack(4, "pickle").join(), "the answer is pickled as the question was"
+        assert reply.content.inline == pack(4, "cloudpickle").join(), "the answer is pickled as the question was"
     assert not os.path.exists(f"/proc/self/fd/{fd}")
 
 
