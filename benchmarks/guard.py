@@ -260,7 +260,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="runs that are recorded (default: 5)")
     chosen = parser.parse_args()
     if chosen.record:
-        write(record(chosen), chosen.recorded)
+        ratios = record(chosen)
+        before = json.loads(chosen.recorded.read_text(encoding="utf-8"))["ratios"]
+        if missing := before.keys() - ratios.keys():
+            print(f"nothing was recorded: never calm for {', '.join(sorted(missing))}; try --patience 60")
+            return 1
+        write(ratios, chosen.recorded)
         return 0
     lost = judge(chosen)
     for name in lost:

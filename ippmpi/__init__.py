@@ -21,38 +21,50 @@ if TYPE_CHECKING:
     from ippmpi.client.functions import ParallelFunction, RemoteFunction, parallel, remote
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
+    from ippmpi.client.stored import AsyncHubResult
     from ippmpi.client.views import DirectView
     from ippmpi.cluster import Cluster, ClusterManager
+    from ippmpi.datapub import publish_data
     from ippmpi.errors import (
         AlreadyDisplayedError,
         ClusterError,
         CompositeError,
         ConnectionFileError,
+        DependencyTimeout,
         EngineError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
+        IPythonError,
+        KernelError,
         LaunchError,
         NoEnginesRegistered,
         ProtocolError,
         Refused,
         RemoteError,
+        ResultNotKept,
         TaskAborted,
         TaskError,
+        TaskRejectError,
         TaskTimeout,
         UnmetDependency,
+        collect_exceptions,
+        unwrap_exception,
+        wrap_exception,
     )
     from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
 
 __version__ = "0.1.0"
+version_info = (0, 1, 0)
 
 __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
     "AlreadyDisplayedError",
+    "AsyncHubResult",
     "AsyncMapResult",
     "AsyncResult",
     "BroadcastView",
@@ -63,11 +75,14 @@ __all__ = [
     "CompositeError",
     "ConnectionFileError",
     "Dependency",
+    "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
     "IppmpiError",
+    "KernelError",
     "LaunchError",
     "LoadBalancedView",
     "NoEnginesRegistered",
@@ -80,21 +95,28 @@ __all__ = [
     "ResultNotKept",
     "TaskAborted",
     "TaskError",
+    "TaskRejectError",
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
+    "collect_exceptions",
     "depend",
     "dependent",
     "interactive",
     "parallel",
+    "publish_data",
     "remote",
     "require",
+    "unwrap_exception",
+    "version_info",
+    "wrap_exception",
 ]
 
 _HOMES = {
     "ALL_COMPLETED": "concurrent.futures",
+    "AsyncHubResult": "ippmpi.client.stored",
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
     "BroadcastView": "ippmpi.client.broadcast",
@@ -117,8 +139,9 @@ _HOMES = {
     "parallel": "ippmpi.client.functions",
     "remote": "ippmpi.client.functions",
     "require": "ippmpi.client.conditional",
+    "publish_data": "ippmpi.datapub",
 }
-"""Where public names live; all others are exceptions."""
+"""Where public names live; all others are exceptions, and functions about them."""
 
 
 def __getattr__(name: str) -> object:

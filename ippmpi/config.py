@@ -81,7 +81,10 @@ class ControllerSettings(Settings):
     )
     port: int = _setting(0, "TCP port; 0: any free one")
     location: str = _setting("", "name or address by which others reach this host (default: found out)")
-    policy: str = _setting("leastload", "which engine gets the next balanced task, a file of ippmpi.policies")
+    policy: str = _setting(
+        "leastload", "which engine gets the next balanced task: leastload, lru, plainrandom, twobin, weighted, or any "
+        "file of ippmpi.policies", metavar="NAME",
+    )  # fmt: skip
     store: str = _setting(
         "disk", "disk: requests and results are recorded, so a killed controller can go on; none: nothing is. A little "
         "faster, but a kill of the controller then costs all unfinished tasks and all results not yet fetched",

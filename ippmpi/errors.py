@@ -17,15 +17,20 @@
     │   ├── InvalidDependency
     │   └── ResultNotKept      it ended, but its value is not (any more) in the store
     ├── UnmetDependency        raised by a task to be moved to another engine
-    └── RemoteError            a task's own code raised, on one engine
-        └── CompositeError     several engines, at least one failure (``elist``)
+    └── RemoteError            a task's own code raised, on one engine; also of the type that it raised, if possible
+        └── CompositeError     several engines, at least one failure (``elist``); also an ExceptionGroup
 
 ``TimeoutError`` is the builtin. Misuse raises builtins (``TypeError``, ``ValueError``, ``LookupError``).
+
+Users of ipyparallel know some of them by other names: ``IPythonError`` and ``KernelError`` are ``IppmpiError``,
+``DependencyTimeout`` is ``TaskTimeout``, ``TaskRejectError`` is ``UnmetDependency``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 
 class IppmpiError(Exception):
@@ -96,16 +101,19 @@ class UnmetDependency(IppmpiError):  # noqa: N818 - the name that users of ipypa
 class RemoteError(IppmpiError):
     """The code of a task raised on an engine.
 
-    The original exception object is never transported (unpickling a stranger's class may fail or
-    run code); its name, text and traceback are.
+    The original exception object is never transported (unpickling a stranger's class may fail or run code); its name,
+    text and traceback are. Where its type is known here, the error is of a subclass of both: ``except ValueError``
+    works, and ``args`` are those of the original if they are plain data.
 
     Attributes:
         ename: name of the exception's class.
         evalue: its text.
-        traceback: the remote traceback, as text.
+        traceback: the remote traceback, as text; Python shows it once, as a note of the exception.
         engine_info: ``engine_id``, ``rank``, ``world``, ``host``, ``pid``, ``method``; of a map
             also ``items``, the range of the numbers of the items that it concerns.
     """
+
+    origin: tuple[list[str], bytes] = ([], b"")  # see ``wire/exceptions.py``; not meant for users
 
     def __init__(
         self, ename: str, evalue: str, traceback: str = "", engine_info: dict[str, object] | None = None
@@ -116,6 +124,19 @@ class RemoteError(IppmpiError):
         self.evalue = evalue
         self.traceback = traceback
         self.engine_info = engine_info or {}
+        if traceback:
+            self.add_note(f"--- on {self.where()} ---\n{traceback}")
+
+    @property
+    def rank(self) -> int | None:
+        """The rank on which it happened; None if it was on none, or it is not known."""
+        rank = self.engine_info.get("rank")
+        return rank if isinstance(rank, int) else None
+
+    @property
+    def host(self) -> str:
+        """The host on which it happened; empty if it is not known."""
+        return str(self.engine_info.get("host") or "")
 
     def where(self) -> str:
         """Say on which engine, rank and host it happened."""
@@ -139,31 +160,45 @@ class RemoteError(IppmpiError):
         head = f"[{self.where()}]"
         return [head, *(self.traceback or f"{self.ename}: {self.evalue}").splitlines()]
 
-    def print_traceback(self) -> None:
+    def print_traceback(self, excid: int | None = None) -> None:  # noqa: ARG002 - as of CompositeError
         """Print the remote traceback."""
         print("\n".join(self.render_traceback()))
 
-    _render_traceback_ = render_traceback  # IPython's hook
+    def _render_traceback_(self) -> list[str]:  # IPython's hook
+        return self.render_traceback()
 
 
-class CompositeError(RemoteError):
-    """Several results of which at least one failed; ``errors`` lists the failures."""
+class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
+    """Several results of which at least one failed.
 
-    errors: list[RemoteError]
+    It is an ``ExceptionGroup`` of the failures: ``except* ValueError`` gets those of that type, as a CompositeError
+    again. ``errors`` lists them, ``elist`` as tuples.
+    """
+
     tb_limit = 4  # how many remote tracebacks are printed in full
 
-    def __init__(self, message: str, errors: Sequence[RemoteError]) -> None:
+    def __new__(cls, message: str, errors: Sequence[RemoteError]) -> Self:
         """Flatten nested composites."""
-        flat: list[RemoteError] = []
-        for error in errors:
-            flat.extend(error.errors if isinstance(error, CompositeError) else [error])
+        return super().__new__(cls, message, list(_flat(errors)))
+
+    def __init__(self, message: str, errors: Sequence[RemoteError]) -> None:
+        """*message* says how many of how many failed."""
         super().__init__("CompositeError", message)
-        self.errors = flat
+        self.args = (message, list(errors))
+
+    @property
+    def errors(self) -> list[RemoteError]:
+        """The failures, each of one engine or item."""
+        return list(self.exceptions)  # type: ignore[arg-type] # there are no groups among them
 
     @property
     def elist(self) -> list[tuple[str, str, str, dict[str, object]]]:
         """The failures as tuples ``(ename, evalue, traceback, engine_info)``."""
         return [(e.ename, e.evalue, e.traceback, e.engine_info) for e in self.errors]
+
+    def derive(self, errors: Sequence[Any], /) -> CompositeError:  # type: ignore[override] # of our errors only
+        """Return a group of some of the failures: what ``except*`` and ``split`` give."""
+        return CompositeError(self.evalue, errors)
 
     def __str__(self) -> str:
         """Message, then one line per failure (at most ``tb_limit``)."""
@@ -172,8 +207,10 @@ class CompositeError(RemoteError):
             lines.append(f"... and {len(self.errors) - self.tb_limit} more")
         return "\n".join(lines)
 
-    def render_traceback(self) -> list[str]:
-        """Return the tracebacks of the first ``tb_limit`` failures as lines."""
+    def render_traceback(self, excid: int | None = None) -> list[str]:
+        """Return the traceback of failure number *excid* as lines; None: those of the first ``tb_limit``."""
+        if excid is not None:
+            return self._at(excid).render_traceback()
         lines = [self.evalue]
         for error in self.errors[: self.tb_limit]:
             lines += ["", *error.render_traceback()]
@@ -181,18 +218,77 @@ class CompositeError(RemoteError):
             lines += ["", f"... and {len(self.errors) - self.tb_limit} more"]
         return lines
 
-    _render_traceback_ = render_traceback
+    def print_traceback(self, excid: int | None = None) -> None:
+        """Print the traceback of failure number *excid*, or (None) those of the first ``tb_limit``."""
+        print("\n".join(self.render_traceback(excid)))
 
     def raise_exception(self, excid: int = 0) -> None:
-        """Raise failure number *excid* by itself."""
-        raise self.errors[excid] from None
+        """Raise failure number *excid* by itself; IndexError if there is none."""
+        raise self._at(excid).with_traceback(None) from None
+
+    def _at(self, excid: int) -> RemoteError:
+        try:
+            return self.errors[excid]
+        except IndexError:
+            raise IndexError(f"there is no failure {excid}; there are {len(self.errors)}, from 0 on") from None
+
+
+def _flat(errors: Iterable[RemoteError]) -> Iterable[RemoteError]:
+    for error in errors:
+        if isinstance(error, CompositeError):
+            yield from error.errors
+        else:
+            yield error
 
 
 class AlreadyDisplayedError(RemoteError):
-    """The errors were printed while they happened; this one only counts them."""
+    """The errors were printed while they happened; this one only counts them. ``original_error`` has them."""
+
+    original_error: RemoteError | None = None
 
     def render_traceback(self) -> list[str]:
         """Return one line."""
         return [self.evalue]
 
-    _render_traceback_ = render_traceback
+
+# --- names and functions that users of ipyparallel know --------------------------------------------
+
+IPythonError = KernelError = IppmpiError
+DependencyTimeout = TaskTimeout
+TaskRejectError = UnmetDependency
+
+
+def collect_exceptions(rdict_or_list: Any, method: str = "unspecified") -> Any:
+    """Return *rdict_or_list*, results in a dictionary or another iterable, unless there are errors among them.
+
+    Raises:
+        CompositeError: there are; these are its ``errors``.
+    """
+    results = list(rdict_or_list.values() if isinstance(rdict_or_list, Mapping) else rdict_or_list)
+    errors = [result for result in results if isinstance(result, RemoteError)]
+    if errors:
+        raise CompositeError(f"{len(errors)} of {len(results)} results of {method} are errors", errors)
+    return rdict_or_list
+
+
+def wrap_exception(engine_info: dict[str, object] | None = None) -> dict[str, object]:
+    """Describe the exception that is being handled: ``status``, ``ename``, ``evalue``, ``traceback`` (lines)."""
+    import traceback
+
+    error = sys.exception()
+    if error is None:
+        raise RuntimeError("wrap_exception() belongs into an except block: no exception is being handled")
+    return {
+        "status": "error",
+        "ename": type(error).__name__,
+        "evalue": str(error),
+        "traceback": [line.rstrip("\n") for line in traceback.format_exception(error)],
+        "engine_info": engine_info or {},
+    }
+
+
+def unwrap_exception(content: Mapping[str, Any]) -> RemoteError:
+    """Return what ``wrap_exception`` has described as a RemoteError."""
+    return RemoteError(
+        content["ename"], content["evalue"], "\n".join(content["traceback"]), content.get("engine_info") or {}
+    )

@@ -15,13 +15,13 @@ from ippmpi.wire import messages
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
+    {"datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
     {"wire"},
     {"core", "connection", "handed", "launching", "templates", "native"},
     {"net", "store"},
     {"client", "engine", "agent", "controller", "policies", "launchers"},
     {"cluster"},
-    {"ippmpi", "cli"},
+    {"ippmpi", "error", "cli"},
 ]
 """From the bottom up; imports go down only, and not to a sibling. ``ippmpi`` is the public ``__init__.py``."""
 

@@ -156,6 +156,20 @@ def test_a_signal_passes_a_push_of_a_gigabyte_within_a_second(slow: Slow, tmp_pa
     take_back(push)
 
 
+def test_an_interrupt_passes_many_small_tasks_that_wait_for_the_line(slow: Slow, tmp_path: Path) -> None:
+    work = running_code(slow.rc, 1, tmp_path / "runs")
+    view = slow.rc.load_balanced_view(targets=[0])
+    many = [view.apply_async(len, b"x" * 20_000) for _ in range(400)]  # 8 MB: 3 s of the line
+    waiting = [view.apply_async(len, b"x" * 20_000) for _ in range(3)]
+    report("interrupt, until the result was here", [interrupt(work)[1]])
+    for task in waiting:  # has not left: what ends it may not come before it
+        task.cancel()
+    assert [result.get(20) for result in many] == [20_000] * 400
+    for task in waiting:
+        with contextlib.suppress(ipp.RemoteError):  # unless it was faster
+            task.get(10)
+
+
 def test_a_push_that_was_taken_back_leaves_the_line_free_at_once(slow: Slow) -> None:
     take_back(pushing(slow))
     before = slow.line.up.passed

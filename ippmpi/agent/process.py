@@ -36,6 +36,7 @@ from ippmpi.wire.messages import (
     EngineReady,
     Hello,
     Message,
+    Published,
     Registered,
     Reply,
     Revoke,
@@ -127,6 +128,7 @@ class Agent:
         self._from_engines: Handlers = {
             Reply: relay.on_reply,
             Display: relay.on_display,
+            Published: relay.on_published,
             EngineReady: self._on_engine_ready,
         }
 

@@ -19,7 +19,7 @@ from ippmpi.agent.seams import Delivery
 from ippmpi.agent.traces import Traces
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.frames import encode
-from ippmpi.wire.messages import Content, Display, Failure, Reply, Revoke, Run
+from ippmpi.wire.messages import Content, Display, Failure, Published, Reply, Revoke, Run
 
 _log = logging.getLogger(__name__)
 
@@ -179,6 +179,13 @@ class Relay:
         assert isinstance(message, Display)
         engine = self._sender(delivery, message.engine)
         self._outputs.drain(engine)
+        self._controller.send_raw(delivery.raw, on_ack=delivery.done)
+
+    def on_published(self, delivery: Delivery) -> None:
+        """Pass it on."""
+        message = delivery.message
+        assert isinstance(message, Published)
+        self._sender(delivery, message.engine)
         self._controller.send_raw(delivery.raw, on_ack=delivery.done)
 
     def _sender(self, delivery: Delivery, claimed: int) -> LocalEngine:

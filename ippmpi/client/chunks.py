@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 from ippmpi.client.contents import Flat
@@ -10,7 +10,7 @@ from ippmpi.client.maps import FailedChunk, FailedItem
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 from ippmpi.wire import pickling
-from ippmpi.wire.messages import EngineRecord
+from ippmpi.wire.exceptions import retyped
 
 _MARK = FailedChunk.__name__.encode()
 _NEAR = 256  # the mark is within so many bytes of the start
@@ -22,12 +22,11 @@ class ChunkPart(Part):
     ``failures``: those of its items, by their places in it, if not the task as a whole failed; ``error`` is one.
     """
 
-    __slots__ = ("engines", "failures", "first", "size")
+    __slots__ = ("failures", "first", "size")
 
     first: int
     size: int
     failures: dict[int, RemoteError]
-    engines: Mapping[int, EngineRecord]
 
     def succeed(self, pickled: Flat) -> None:
         """Take the pickled values; see whether some of them are failures, without running code of the user's."""
@@ -46,13 +45,21 @@ class ChunkPart(Part):
         self.failures = {}
         super().fail(error)
 
+    def read(self, unpickle: Callable[[Part, Flat], Any]) -> RemoteError | None:
+        """Make sure that the values are unpickled, and that failures are of the types that were raised."""
+        super().read(unpickle)
+        if self.failures:
+            self.failures = {place: retyped(error) for place, error in self.failures.items()}
+            self.error = next(iter(self.failures.values()))
+        return self.error
+
     def _failure(self, place: int, item: FailedItem) -> RemoteError:
         info: dict[str, object] = {"engine_id": self.engine, "method": self.method}
         record = None if self.engine is None else self.engines.get(self.engine)
         if record is not None:
             info |= {"rank": record.rank, "world": record.world, "host": record.host, "pid": record.pid}
         info["items"] = range(self.first + place, self.first + place + 1)
-        return RemoteError(item.ename, item.evalue, item.traceback, info)
+        return _error(item, info)
 
     def item_errors(self) -> dict[int, RemoteError]:
         """Return the failures by places; if the task failed as a whole, all places have the same."""
@@ -82,4 +89,10 @@ def items_of(part: Part, chunk: FailedChunk) -> list[Any]:
 
 
 def _item(part: Part, item: FailedItem) -> RemoteError:
-    return RemoteError(item.ename, item.evalue, item.traceback, {"engine_id": part.engine, "method": "map"})
+    return retyped(_error(item, {"engine_id": part.engine, "method": "map"}))
+
+
+def _error(item: FailedItem, info: dict[str, object]) -> RemoteError:
+    error = RemoteError(item.ename, item.evalue, item.traceback, info)
+    error.origin = item.origin
+    return error

@@ -22,6 +22,7 @@ from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
 from ippmpi.client.notebook import running_shell
+from ippmpi.client.questions import Questions
 from ippmpi.client.requests import Requests
 from ippmpi.client.results import AsyncResult
 from ippmpi.client.stored import Stored, StoredResult
@@ -37,7 +38,7 @@ class OwningCluster(Starter, Protocol):
     n: int | None
 
 
-class Client:
+class Client(Questions):
     """The way into a running cluster.
 
     ``client[key]`` gives views: an int names an engine (negative: from the end), a slice or a list
@@ -70,6 +71,7 @@ class Client:
         """
         deadline = time.monotonic() + timeout
         self.cluster = cluster
+        self.profile = profile or "default"
         self.id = secrets.token_hex(6)
         where = "the network"
         connect = None if _connect is None else partial(_connect, self.id)
@@ -171,6 +173,7 @@ class Client:
         timeout: float | None = -1,
         block: bool = True,
         interactive: bool | None = None,
+        widget: bool | None = None,  # noqa: ARG002 - the bar is one in a notebook, and text elsewhere
     ) -> Future[None] | None:
         """Wait until at least *n* engines (default: as many as the client's cluster was started with) are there.
 
@@ -222,7 +225,7 @@ class Client:
         *,
         timeout: float = ANSWER_S,
     ) -> Any:
-        """Return the AsyncResult of a task id, of several, or of a result (None: this client's last call).
+        """Return the AsyncResult of a task id, a place in the history, a result, or several (None: the last call).
 
         It may be a task of another client or of a process that is gone: then its value and output come from the
         store, and what still runs is followed. An id of one task on one engine gives a bare value, else a list.
@@ -231,10 +234,8 @@ class Client:
             LookupError: the controller does not know a task of that name (any more).
             TimeoutError: it did not answer in *timeout* seconds.
         """
-        ids = self.requests.latest if indices_or_msg_ids is None else indices_or_msg_ids
-        if ids is None:
-            raise ValueError("get_result() without an id means the last call of this client, which has made none")
-        result = self._stored.get(ids, timeout)
+        single = isinstance(indices_or_msg_ids, str | int | AsyncResult | None)
+        result = self._stored.get(self._names(indices_or_msg_ids), timeout, single=single)
         return result.get() if (self.block if block is None else block) else result
 
     # --- control -----------------------------------------------------------------------------
@@ -267,10 +268,25 @@ class Client:
         ids = self._ids(targets)
         return self._finish("abort", self.requests.abort(tasks, ids), block, timeout)
 
+    def clear(self, targets: Targets = None, block: bool | None = None) -> Any:
+        """Empty the namespaces of engines (None: all)."""
+        return self.direct_view("all" if targets is None else targets).clear(
+            block=self.block if block is None else block
+        )
+
     def shutdown(
-        self, targets: Targets = "all", hub: bool = False, block: bool | None = None, timeout: float = ANSWER_S
+        self,
+        targets: Targets = "all",
+        restart: bool = False,
+        hub: bool = False,
+        block: bool | None = None,
+        timeout: float = ANSWER_S,
     ) -> Any:
         """End engines in good order; with ``hub=True`` all of them, the controller, and this client."""
+        if restart:
+            raise NotImplementedError(
+                "engines are restarted by their Cluster (restart_engines) or client.worlds[...].restart()"
+            )
         ids = None if hub else self._ids(targets)
         answer = self._ask("shutdown", lambda n: Shutdown(n, ids, controller=hub), block or hub, timeout)
         if hub:

@@ -35,7 +35,8 @@ class Collector:
         self._holds = 1
         self._failures = 0
         self._whole: Collector | None = None  # that this one is a piece of
-        self._pieces: dict[int, Collector] | None = None
+        self._place = 0  # in that one
+        self._pieces: dict[int, list[Collector]] | None = None
         self._on_end: tuple[Callable[[], None], ...] = ()
         self._watchers: tuple[Callable[[News], None], ...] = ()
 
@@ -63,6 +64,9 @@ class Collector:
             with self.changed:
                 self._note(place)
                 self.changed.notify_all()
+                pieces = (self._pieces or {}).get(place, [])
+            for piece in pieces:
+                piece._piece_arrived()
             if self.ended:
                 self._end()
         elif source.problem is not None:
@@ -84,7 +88,7 @@ class Collector:
                     part.succeed(outcome)
                 self._note(index)
                 if self._pieces and index in self._pieces:
-                    pieces.append(self._pieces[index])
+                    pieces += self._pieces[index]
             self.changed.notify_all()
         for piece in pieces:
             piece._piece_arrived()
@@ -130,8 +134,9 @@ class Collector:
                     self._tell(News(index, "end"))
             self._holds = 0
             pieces = list((self._pieces or {}).values())
-        for piece in pieces:
-            piece.break_off(problem)
+        for some in pieces:
+            for piece in some:
+                piece.break_off(problem)
         self._end()
 
     def hold(self) -> None:
@@ -231,8 +236,10 @@ class Collector:
 
     def piece(self, index: int) -> Collector:
         """Return a collector of part *index* alone, which this one keeps informed."""
+        if self._whole is not None:
+            return self._whole.piece(self._place)
         piece = Collector([self.parts[index]], self.method, self.keep)
-        piece._whole = self
+        piece._whole, piece._place = self, index
         with self.changed:
             if self.parts[index].received:
                 with piece.changed:
@@ -241,8 +248,13 @@ class Collector:
                 piece.problem = self.problem
             else:
                 self._pieces = self._pieces or {}
-                self._pieces[index] = piece
+                self._pieces.setdefault(index, []).append(piece)
         return piece
+
+    def places(self) -> tuple[Collector, Sequence[int]]:
+        """Return the collector that these parts belong to, and which of its parts they are; once it is complete."""
+        self.complete()
+        return (self, range(len(self.parts))) if self._whole is None else (self._whole, [self._place])
 
     def complete(self) -> None:
         """Make sure that ``parts`` are all that there will be; see ``Growing``."""

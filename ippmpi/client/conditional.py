@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import update_wrapper
 from importlib import import_module
+from pickle import PickleBuffer
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ippmpi.errors import UnmetDependency
 from ippmpi.wire.functions import get_home
+from ippmpi.wire.pickling import pack, unpack
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 NAMES = ("__name__", "__qualname__", "__doc__")
 """What a wrapper takes over of its function. Not the module: of ``__main__`` it would need cloudpickle to travel."""
@@ -20,7 +26,8 @@ class dependent:  # noqa: N801 - the name that users of ipyparallel know
 
     If it returns False itself (not just something false) or raises ``UnmetDependency``, the scheduler gives the task
     to another engine, each at most once; if none is left it fails with ``ImpossibleDependency``. In a ``DirectView``
-    nobody else can do it, so there it fails.
+    nobody else can do it, so there it fails. The function is unpickled after the check, since it may need what the
+    check looks for. Inside it its own name means the plain function.
     """
 
     def __init__(self, f: Callable[..., Any], check: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
@@ -29,8 +36,16 @@ class dependent:  # noqa: N801 - the name that users of ipyparallel know
             if not callable(function):
                 raise TypeError(f"dependent() needs two functions, not {function!r}")
         update_wrapper(self, f, NAMES)
-        self.function, self.check = f, check
-        self.check_args, self.check_kwargs = args, kwargs
+        self.check, self.check_args, self.check_kwargs = check, args, kwargs
+        self._function: Callable[..., Any] | None = f
+        self._packed: Buffer = b""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function without its condition."""
+        if self._function is None:
+            self._function, self._packed = cast("Callable[..., Any]", unpack(self._packed)), b""
+        return self._function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Look whether this is the place, then call the function."""
@@ -39,9 +54,41 @@ class dependent:  # noqa: N801 - the name that users of ipyparallel know
             raise UnmetDependency(f"{name} is False here")
         return self.function(*args, **kwargs)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel with the function as bytes; inside these as the function."""
+        if any(self is one for one in _packing.get()):
+            return _same, (self.function,)
+        before = _packing.set((*_packing.get(), self))
+        try:
+            packed = PickleBuffer(pack(self.function).join())
+        finally:
+            _packing.reset(before)
+        names = {name: getattr(self, name) for name in NAMES if hasattr(self, name)}
+        return _arrived, (self.check, self.check_args, self.check_kwargs, packed, names)
+
     def __repr__(self) -> str:
         """Show both functions."""
-        return f"<{getattr(self, '__name__', self.function)} depending on {self.check!r}>"
+        return f"<{getattr(self, '__name__', 'a function')} depending on {self.check!r}>"
+
+
+_packing: ContextVar[tuple[dependent, ...]] = ContextVar("packing", default=())
+"""Those whose functions are being pickled: a function may call itself."""
+
+
+def _same(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *function*; called by pickle."""
+    return function
+
+
+def _arrived(
+    check: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], packed: Buffer, names: dict[str, Any]
+) -> dependent:
+    """Make one whose function is still packed; called by pickle."""
+    made = dependent.__new__(dependent)
+    made.check, made.check_args, made.check_kwargs = check, args, kwargs
+    made._function, made._packed = None, packed
+    made.__dict__.update(names)
+    return made
 
 
 def depend(check: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], dependent]:

@@ -1,6 +1,7 @@
 """From the ``Failure`` of a message to the exception that users catch.
 
-What a task's own code raised is a ``RemoteError``. Other failures are a ``RemoteError`` *and* the
+What a task's own code raised is a ``RemoteError``, which ``Part.read`` makes one of the type that was raised (not the
+I/O thread: that may have to import something). Other failures are a ``RemoteError`` *and* the
 class they are named after, so both ``except ipp.EngineError`` and ``except ipp.RemoteError`` work.
 """
 
@@ -78,7 +79,9 @@ def to_error(failure: Failure, method: str) -> RemoteError:
         "pid": failure.pid,
         "method": method,
     }
-    return CLASSES.get(failure.kind, RemoteError)(failure.ename, failure.evalue, failure.traceback, info)
+    error = CLASSES.get(failure.kind, RemoteError)(failure.ename, failure.evalue, failure.traceback, info)
+    error.origin = (failure.types, failure.made)
+    return error
 
 
 def lost_on_the_way(reply: Reply, engine: EngineRecord | None) -> Failure:

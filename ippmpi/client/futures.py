@@ -110,7 +110,9 @@ class CallFuture(Fields, LateFuture):
         return [part.error for part in self._collector.parts if part.error is not None]
 
     def _raisable(self, errors: list[RemoteError]) -> RemoteError:
-        return errors[0] if self._single else composite(errors, len(self._collector.parts), self._collector.method)
+        if self._single:
+            return errors[0].with_traceback(None)  # without the frames of those who asked before
+        return composite(errors, len(self._collector.parts), self._collector.method)
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -135,6 +137,11 @@ class CallFuture(Fields, LateFuture):
                 f"{self!r}: waiting here would never end, since this is the thread that receives results "
                 "(a done-callback); hand the work to another thread"
             )
+
+    @property
+    def owner(self) -> bool:
+        """True: a result belongs to whoever holds it, and no other place keeps it."""
+        return True
 
     def ready(self) -> bool:
         """Say whether all results are there."""
@@ -204,7 +211,10 @@ class CallFuture(Fields, LateFuture):
         if self.done():
             raise RuntimeError(f"{self!r} has ended; there is nothing to abort")
         self._collector.withdraw()
-        self._owner.abort(self.msg_ids, None).result(ANSWER_S)
+        try:
+            self._owner.abort(self.msg_ids, None).result(ANSWER_S)
+        except TimeoutError:
+            raise TimeoutError(f"the controller did not answer 'abort' within {ANSWER_S:g} s") from None
 
     def __repr__(self) -> str:
         """Show what was called and how it stands."""

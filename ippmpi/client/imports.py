@@ -99,7 +99,8 @@ def statement_of(code: CodeType, at: int, module: str, fromlist: Any) -> str:
         if instruction.opname == "IMPORT_FROM":
             attribute = str(instruction.argval)
         elif instruction.opname.startswith("STORE_"):
-            stored = str(instruction.argval)
+            found = instruction.argval  # Python 3.13 may do two things at once, with a pair of names
+            stored = str(found[0] if isinstance(found, tuple) else found)
             if not fromlist:
                 plain = not attribute and stored == module.partition(".")[0]
                 return f"import {module}" if plain else f"import {module} as {stored}"

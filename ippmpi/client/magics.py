@@ -16,7 +16,7 @@ from ippmpi.client.engines import Targets
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
-from ippmpi.errors import AlreadyDisplayedError
+from ippmpi.errors import AlreadyDisplayedError, RemoteError
 
 if TYPE_CHECKING:
     from ippmpi.client.views import DirectView
@@ -254,5 +254,8 @@ class _Watch:
             return
         if printer.errors_shown:
             count = printer.errors_shown
-            raise AlreadyDisplayedError("AlreadyDisplayedError", f"{count} error{'s' if count > 1 else ''}")
+            shown = AlreadyDisplayedError("AlreadyDisplayedError", f"{count} error{'s' if count > 1 else ''}")
+            original = self._result.exception()
+            shown.original_error = original if isinstance(original, RemoteError) else None
+            raise shown
         self._result.get()

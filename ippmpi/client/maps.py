@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ippmpi.errors import UnmetDependency
+from ippmpi.wire.exceptions import take_apart
 from ippmpi.wire.pickling import pack, unpack
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class FailedItem(NamedTuple):
     ename: str
     evalue: str
     traceback: str
+    origin: tuple[list[str], bytes] = ([], b"")
 
 
 class FailedChunk(NamedTuple):
@@ -118,4 +120,4 @@ def _failed(error: Exception) -> FailedItem:
         text, trace = str(error), "".join(traceback.format_exception(type(error), error, inner))
     except Exception as second:  # the user's __str__
         text = trace = f"<its text raised {type(second).__name__}>"
-    return FailedItem(type(error).__name__, text[:MOST_TEXT], trace[-MOST_TEXT:])
+    return FailedItem(type(error).__name__, text[:MOST_TEXT], trace[-MOST_TEXT:], take_apart(error))

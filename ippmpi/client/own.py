@@ -98,10 +98,10 @@ class OwnCalls:
     def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None, **options: Any) -> Any:
         """Take back *jobs* (None: all outstanding of this view) that have not started, see ``Client.abort``."""
         if jobs is not None:
-            return self.client.abort(jobs, targets, block, **options)
+            return self.client.abort(jobs, targets, block=block, **options)
         for collector in self._open():
             collector.withdraw()
-        return self.client.abort(sorted(self.outstanding), targets, block, **options)
+        return self.client.abort(sorted(self.outstanding), targets, block=block, **options)
 
     def queue_status(self, targets: Targets = None, verbose: bool = False, **options: Any) -> dict[int | str, Any]:
         """Return what this view's engines have to do, see ``Client.queue_status``."""
@@ -118,7 +118,7 @@ class OwnCalls:
         """End this view's engines in good order, see ``Client.shutdown``."""
         if restart:
             raise NotImplementedError("shutdown() does not restart; client.worlds[name].restart() does")
-        return self.client.shutdown(self._targets(targets), hub, block, **options)
+        return self.client.shutdown(self._targets(targets), hub=hub, block=block, **options)
 
 
 class Results(Mapping[str, Any]):

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from ippmpi.client.contents import Flat
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
-from ippmpi.wire.pickling import NONE
+from ippmpi.wire.exceptions import retyped
+from ippmpi.wire.messages import EngineRecord
+from ippmpi.wire.pickling import NONE, unpack
 
 T = TypeVar("T")
 
@@ -23,6 +25,7 @@ METADATA_KEYS = (
     "completed",
     "received",
     "engine_id",
+    "engine_uuid",
     "status",
     "label",
     "execute_input",
@@ -31,6 +34,7 @@ METADATA_KEYS = (
     "stdout",
     "stderr",
     "outputs",
+    "data",
 )
 
 
@@ -55,6 +59,7 @@ class Metadata(dict[str, Any]):
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOBODY: Mapping[int, EngineRecord] = MappingProxyType({})
 _publishing = threading.Lock()
 """Held for a moment, while it is decided whose value counts if several threads have unpickled one at the same time."""
 
@@ -73,10 +78,12 @@ class Part:
         "_value",
         "completed",
         "engine",
+        "engines",
         "error",
         "executed",
         "label",
         "outputs",
+        "published",
         "received",
         "started",
         "state",
@@ -86,10 +93,19 @@ class Part:
         "task",
     )
 
-    def __init__(self, task: str, engine: int | None, method: str, label: str, submitted: float) -> None:
-        """Start pending; *engine* is None while a balanced task has none."""
+    def __init__(
+        self,
+        task: str,
+        engine: int | None,
+        method: str,
+        label: str,
+        submitted: float,
+        engines: Mapping[int, EngineRecord] = _NOBODY,
+    ) -> None:
+        """Start pending; *engine* is None while a balanced task has none. *engines* are those that there are."""
         self.task = task
         self.engine = engine
+        self.engines = engines
         self.label = label
         self.state = State.PENDING
         self.error: RemoteError | None = None
@@ -97,7 +113,7 @@ class Part:
         self.stdout: Sequence[bytes] = ()
         self.stderr: Sequence[bytes] = ()
         self.outputs: Sequence[dict[str, Any]] = ()
-        self.executed = _NOTHING
+        self.executed = self.published = _NOTHING
         self._method = method
         self._pickled: Flat | None = None
         self._value: Any = None
@@ -110,6 +126,10 @@ class Part:
             self.state = State.READ
         else:
             self._pickled, self.state = pickled, State.PICKLED
+
+    def publish(self, values: dict[str, bytes]) -> None:
+        """Keep the latest values that the task shows."""
+        self.published = {**self.published, **values}
 
     def fail(self, error: RemoteError) -> None:
         """Take the failure."""
@@ -135,14 +155,15 @@ class Part:
     def read(self, unpickle: Callable[[Part, Flat], Any]) -> RemoteError | None:
         """Make sure the value is unpickled; return the error if there is one instead."""
         pickled = self._pickled  # before the state: it is forgotten after that has changed
-        if pickled is None or self.state is not State.PICKLED:
-            return self.error
-        try:
-            value = unpickle(self, pickled)
-        except Exception as problem:  # whatever the user's classes raise while they are unpickled
-            self._publish(None, unreadable(problem, self.engine, self._method))
-        else:
-            self._publish(value, None)
+        if pickled is not None and self.state is State.PICKLED:
+            try:
+                value = unpickle(self, pickled)
+            except Exception as problem:  # whatever the user's classes raise while they are unpickled
+                self._publish(None, unreadable(problem, self.engine, self._method))
+            else:
+                self._publish(value, None)
+        if self.error is not None:
+            self.error = retyped(self.error)
         return self.error
 
     def _publish(self, value: Any, error: RemoteError | None) -> None:
@@ -187,6 +208,11 @@ class Part:
         pieces: Sequence[bytes] = getattr(self, stream)
         return b"".join(pieces).decode(errors="replace")
 
+    def _engine_uuid(self) -> str | None:
+        """Name the engine's process, which its id does not: after a restart another one may have it."""
+        record = None if self.engine is None else self.engines.get(self.engine)
+        return None if record is None else f"{record.world}.{record.rank}@{record.host}:{record.pid}"
+
     def metadata(self) -> Metadata:
         """Return a copy of what is known now. Times are tz-aware (UTC), None while unknown."""
         return Metadata({key: self.field(key) for key in METADATA_KEYS})
@@ -202,6 +228,12 @@ class Part:
             return datetime.fromtimestamp(seconds, UTC) if seconds else None
         if key in ("execute_input", "execute_result"):
             return self.executed.get(key)
+        if key == "data":
+            return {name: unpack(value) for name, value in self.published.items()}
+        if key == "engine_uuid":
+            return self._engine_uuid()
+        if key == "error" and self.error is not None:
+            return retyped(self.error)
         attribute = {"msg_id": "task", "engine_id": "engine"}.get(key, key)
         value = getattr(self, attribute)
         return list(value) if key == "outputs" else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ippmpi.client.collector import Collector
@@ -69,15 +69,28 @@ def bar(total: int, unit: str, description: str) -> Any:
     return tqdm(total=total, unit=unit, desc=description)
 
 
-def wait_interactive(result: Countable, interval_s: float, timeout_s: float | None, description: str = "") -> bool:
-    """Wait for *result* with a bar that moves every *interval_s* seconds; return whether it came in time."""
+def _never() -> bool:
+    return False
+
+
+def wait_interactive(
+    result: Countable,
+    interval_s: float,
+    timeout_s: float | None,
+    description: str = "",
+    enough: Callable[[], bool] = _never,
+) -> bool:
+    """Wait for *result* with a bar that moves every *interval_s* seconds; return whether it came in time.
+
+    It need not come when there is *enough* of it.
+    """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with bar(len(result), "task", description) as shown:
         while True:
             step = interval_s if deadline is None else max(0.0, min(interval_s, deadline - time.monotonic()))
             done = bool(result.wait(step))
             shown.update(result.progress - shown.n)
-            if done or (deadline is not None and time.monotonic() >= deadline):
+            if done or enough() or (deadline is not None and time.monotonic() >= deadline):
                 return done
 
 

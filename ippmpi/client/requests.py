@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from ippmpi.wire.messages import (
     Message,
     Output,
     Placement,
+    Published,
     Recheck,
     Replies,
     Reply,
@@ -55,6 +56,10 @@ MOST_FILES = 100
 
 WAITING_TOGETHER = 1000
 """How many tasks one ``StillWaiting`` names."""
+
+
+HISTORY = 10_000
+"""How many task ids are remembered."""
 
 
 class UnansweredError(IppmpiError):
@@ -117,6 +122,7 @@ class Requests:
         self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
+        self.history: deque[str] = deque(maxlen=HISTORY)
         self.on_new_life: Callable[[], None] | None = None
         self._client_id = client_id
         self._tasks = itertools.count(1)
@@ -131,6 +137,7 @@ class Requests:
             Replies: self.on_replies,
             Output: self.on_output,
             Display: self.on_display,
+            Published: self.on_published,
             Answer: self.on_answer,
             EnginesChanged: self.on_engines_changed,
             Recheck: self.on_recheck,
@@ -141,16 +148,16 @@ class Requests:
 
     def parts(self, engines: Sequence[int | None], method: str, label: str, *, tasks: int = 1) -> list[Part]:
         """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones."""
-        now = clock.now()
+        now, records = clock.now(), self.engines.records
         if engines:
             task = self._next_task()
-            return [Part(task, engine, method, label, now) for engine in engines]
-        return [Part(self._next_task(), None, method, label, now) for _ in range(tasks)]
+            return [Part(task, engine, method, label, now, records) for engine in engines]
+        return [Part(self._next_task(), None, method, label, now, records) for _ in range(tasks)]
 
     def chunk(self, label: str, first: int, size: int) -> ChunkPart:
         """Make the part for a task that is *size* items of a map."""
-        part = ChunkPart(self._next_task(), None, "map", label, clock.now())
-        part.first, part.size, part.failures, part.engines = first, size, {}, self.engines.records
+        part = ChunkPart(self._next_task(), None, "map", label, clock.now(), self.engines.records)
+        part.first, part.size, part.failures = first, size, {}
         return part
 
     def collectors(self) -> set[Collector]:
@@ -183,18 +190,35 @@ class Requests:
         message = Submit(part.task, "apply", [], [], part.label, placement)
         self._submit(message, [blob], Pending(collector, index, None, 1))
 
+    def submit_again(self, original: Submit, task: str, pending: Pending) -> None:
+        """Send a stored request, whose contents are small, as the new *task*."""
+        message = msgspec.structs.replace(original, task=task, seen=self.engines.joins)
+        self._register(message.task, pending)
+        self._post(message, pending)
+
     def _submit(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
-        self._check_open()
-        self.pending[message.task] = pending
-        self.latest = message.task
+        self._register(message.task, pending)
         if all(blob.size <= INLINE_LIMIT for blob in blobs):
             ready = msgspec.structs.replace(message, contents=[Content(inline=blob.join()) for blob in blobs])
-            self.transport.call_soon(partial(self._send, ready, pending))
+            self._post(ready, pending)
         else:
             pending.collector.hold()
             self.transport.call_soon(partial(self._send_large, message, blobs, pending))
+            self._check_sent(message.task)
+
+    def _register(self, task: str, pending: Pending) -> None:
+        self._check_open()
+        self.pending[task] = pending
+        self.latest = task
+        self.history.append(task)
+
+    def _post(self, message: Submit, pending: Pending) -> None:
+        self.transport.call_soon(partial(self._send, message, pending))
+        self._check_sent(message.task)
+
+    def _check_sent(self, task: str) -> None:
         if self.problem is not None:  # broken since the check; then nobody would end this one
-            self.pending.pop(message.task, None)
+            self.pending.pop(task, None)
             raise self.problem
 
     def _send(self, message: Submit, pending: Pending, on_ack: Callable[[], None] | None = None) -> None:
@@ -343,6 +367,14 @@ class Requests:
             pending.collector.displayed(index, msgspec.msgpack.decode(message.data, type=dict[str, Any]))
         incoming.done()
 
+    def on_published(self, message: Published, incoming: Incoming) -> None:
+        """Keep the latest values that a task shows."""
+        pending = self.pending.get(message.task)
+        index = None if pending is None else pending.index(message.engine)
+        if pending is not None and index is not None:
+            pending.collector.parts[index].publish(message.values)
+        incoming.done()
+
     def on_reply(self, message: Reply, incoming: Incoming) -> None:
         """Take the outcome of a task on one engine; a large value is fetched first."""
         pending = self.pending.get(message.task)
@@ -393,6 +425,8 @@ class Requests:
         part = collector.parts[index]
         if message.engine >= 0:
             part.engine = message.engine
+            if message.engine not in part.engines:  # it joined later
+                part.engines = self.engines.records
         part.started, part.completed = message.started, message.completed
         if pending.left == 0:
             self.pending.pop(message.task, None)

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from ippmpi.client.collector import Collector
+from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
 from ippmpi.client.futures import CallFuture, Owner, Unpickle, seconds, unpickle
+from ippmpi.client.parts import Part
 
 
 class AsyncResult(CallFuture):
@@ -60,6 +62,7 @@ class AsyncResult(CallFuture):
         if collector.problem is not None:
             raise collector.problem
         if not collector.ended:
+            self._read([part for part in collector.parts if part.failed])
             raise self._raisable(self._errors())
         if self._return_exceptions if return_exceptions is None else return_exceptions:
             return self._build(with_errors=True)
@@ -114,7 +117,7 @@ class AsyncResult(CallFuture):
             raise self._collector.problem
         error = part.read(self._unpickle)
         if error is not None and not self._return_exceptions:
-            raise error
+            raise error.with_traceback(None)
         return part.value if error is None else error
 
     def __getitem__(self, key: int | slice | str) -> Any:
@@ -147,6 +150,12 @@ class AsyncResult(CallFuture):
         """
         if return_when is None:
             return self._wait_all(timeout)
+        self._wait_for(self._condition_of(return_when), timeout)
+        pieces = self.split()
+        done = {piece for piece in pieces if piece.done()}
+        return done, set(pieces) - done
+
+    def _condition_of(self, return_when: str) -> Callable[[], bool]:
         collector = self._collector
         conditions: dict[str, Callable[[], bool]] = {
             ALL_COMPLETED: lambda: collector.ended,
@@ -155,10 +164,7 @@ class AsyncResult(CallFuture):
         }
         if return_when not in conditions:
             raise ValueError(f"return_when={return_when!r}; have {', '.join(conditions)}")
-        self._wait_for(conditions[return_when], timeout)
-        pieces = self.split()
-        done = {piece for piece in pieces if piece.done()}
-        return done, set(pieces) - done
+        return conditions[return_when]
 
     def split(self) -> tuple[AsyncResult, ...]:
         """Return one result per part, for ``concurrent.futures.wait`` and ``as_completed``."""
@@ -167,14 +173,37 @@ class AsyncResult(CallFuture):
             self._pieces = tuple(self._piece(index) for index in range(len(self._collector.parts)))
         return self._pieces
 
+    @classmethod
+    def join(cls, *results: AsyncResult) -> AsyncResult:
+        """Return one result of all parts of *results*, in their order.
+
+        Parts of maps are lists of their items.
+        """
+        if not results:
+            raise ValueError("join() needs at least one result")
+        joined = Collector.joined([r._collector.places() for r in results], keep=results[0]._collector.keep)
+        unpickles = {id(part): result._unpickle for result in results for part in result._collector.parts}
+
+        def unpickle(part: Part, pickled: Flat) -> Any:
+            return unpickles[id(part)](part, pickled)
+
+        return AsyncResult(results[0]._owner, joined, unpickle=unpickle)
+
     def _piece(self, index: int) -> AsyncResult:
         return AsyncResult(self._owner, self._collector.piece(index), single=True, unpickle=self._unpickle)
 
-    def wait_interactive(self, interval: float = 0.1, timeout: float | None = -1) -> bool:
-        """Wait with a progress bar; return whether all results are there."""
+    def wait_interactive(
+        self,
+        interval: float = 0.1,
+        timeout: float | None = -1,
+        widget: bool | None = None,  # noqa: ARG002 - the bar is one in a notebook, and text elsewhere
+        return_when: str = ALL_COMPLETED,
+    ) -> bool:
+        """Wait with a progress bar, for all results or until *return_when*; return whether all are there."""
         from ippmpi.client.progress import wait_interactive
 
-        return wait_interactive(self, interval, seconds(timeout), self._collector.method)
+        enough = self._condition_of(return_when)
+        return wait_interactive(self, interval, seconds(timeout), self._collector.method, enough)
 
     # --- showing -----------------------------------------------------------------------------
 

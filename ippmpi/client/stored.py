@@ -16,7 +16,6 @@ import msgspec
 from ippmpi.client.chunks import items_of, unpickle_items
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import Flat
-from ippmpi.client.dependency import task_ids
 from ippmpi.client.failures import to_error
 from ippmpi.client.maps import FailedChunk
 from ippmpi.client.parts import Part
@@ -48,6 +47,10 @@ class StoredResult:
     engines: list[int]
     own: bool
     balanced: bool
+
+
+class AsyncHubResult(AsyncResult):
+    """What ``get_result`` gives: an AsyncResult of tasks of any client, from the store or still to come."""
 
 
 class Stored:
@@ -101,12 +104,8 @@ class Stored:
 
     # --- results -----------------------------------------------------------------------------
 
-    def get(self, ids: Any, timeout: float) -> AsyncResult:
-        """See ``Client.get_result``."""
-        try:
-            names = list(dict.fromkeys(task_ids(ids)))
-        except ValueError:
-            raise TypeError(f"get_result() needs a task id, an AsyncResult or a list of these, not {ids!r}") from None
+    def get(self, names: Sequence[str], timeout: float, *, single: bool) -> AsyncResult:
+        """Return the result of these tasks; *single*: a bare value, if there is one. See ``Client.get_result``."""
         if not names:
             raise ValueError("get_result() was given no task id")
         here = {name: pending for name in names if (pending := self._requests.pending.get(name)) is not None}
@@ -119,12 +118,12 @@ class Stored:
         if missing:
             raise LookupError(f"the controller knows no task {missing[0]!r}; client.results() lists those it knows")
         pieces = self._adopt(names, here, found)
-        single = sum(len(indices) for _, indices in pieces) == 1 and isinstance(ids, str | AsyncResult)
+        single = single and sum(len(indices) for _, indices in pieces) == 1
         collector = Collector.joined(pieces, keep=pieces[0][0].keep)
-        return AsyncResult(self._requests, collector, single=single, unpickle=_unpickle)
+        return AsyncHubResult(self._requests, collector, single=single, unpickle=unpickle_stored)
 
     def _adopt(
-        self, names: list[str], here: dict[str, Pending], found: list[StoredResult]
+        self, names: Sequence[str], here: dict[str, Pending], found: list[StoredResult]
     ) -> list[tuple[Collector, list[int]]]:
         """Wait for *names*: those that are not *here*, since nobody waits for them yet, are fetched."""
         pending = self._requests.pending
@@ -193,7 +192,8 @@ def _pending(result: StoredResult) -> Pending:
     return Pending(collector, 0, indices, len(parts))
 
 
-def _unpickle(part: Part, pickled: Flat) -> Any:
+def unpickle_stored(part: Part, pickled: Flat) -> Any:
+    """Unpickle the value of a part of which only the request is known."""
     if part.method == "execute":
         return unpickle_reply(part, pickled)
     if part.method == "map":

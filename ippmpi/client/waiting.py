@@ -71,21 +71,21 @@ class Countdown:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._left = 0
+        self.left = 0
         self._changed = threading.Condition()
 
     def add(self, on_end: Any) -> None:
         """Count one more; *on_end* registers what is to be called at its end."""
         with self._changed:
-            self._left += 1
+            self.left += 1
         on_end(self._ended)
 
     def _ended(self) -> None:
         with self._changed:
-            self._left -= 1
+            self.left -= 1
             self._changed.notify_all()
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait for all; return whether they ended in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._left == 0, timeout_s)
+            return self._changed.wait_for(lambda: self.left == 0, timeout_s)

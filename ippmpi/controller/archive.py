@@ -13,7 +13,7 @@ import msgspec
 
 from ippmpi.controller.contents import Contents
 from ippmpi.controller.seams import Callback, Records, Speaker
-from ippmpi.core.effects import Look, Retell
+from ippmpi.core.effects import Consult, Found, Look, Retell
 from ippmpi.ids import Peer
 from ippmpi.store.records import ReplyRecord, RequestRecord, Selection
 from ippmpi.wire.messages import Answer, Content, Failure, Message, Reply
@@ -51,6 +51,18 @@ class Archive:
             self._answer(effect.peer, effect.request, [_describe(record) for record in records])
 
         self._records.select(selection, found, whole=False)
+
+    def consult(self, effect: Consult) -> None:
+        """Answer with what the store says; contents of what it has forgotten go too."""
+
+        def found(outcome: Found) -> None:
+            if outcome.dropped:
+                self._contents.drop_shelved(frozenset(outcome.dropped))
+            speaker = self._speaker_of(effect.peer)
+            if speaker is not None:
+                speaker.send(Answer(effect.request, msgspec.msgpack.encode(outcome.value), outcome.error))
+
+        self._records.consult(effect.job, found)
 
     def _answer(self, peer: Peer, request: int, value: object) -> None:
         speaker = self._speaker_of(peer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -254,6 +254,12 @@ class Contents:
         item = self._items.get(content.transfer)
         if item is not None:
             self._shelf.put(item.key, item.size)
+
+    def drop_shelved(self, tasks: Collection[str]) -> None:
+        """Let go of results of *tasks* that are only kept for whoever asks."""
+        for (task, _), key in list(self._results.items()):
+            if task in tasks and key in self._shelf:
+                self._stop(self._items[key])
 
     # --- out ---------------------------------------------------------------------------------
 

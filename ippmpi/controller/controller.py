@@ -18,7 +18,7 @@ from ippmpi.controller.items import Item
 from ippmpi.controller.late import Late
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
-from ippmpi.core.effects import Effect, Keep, Look, Release, Replay, Retell, Send, Shelve, Stop
+from ippmpi.core.effects import Consult, Effect, Keep, Look, Release, Replay, Retell, Send, Shelve, Stop
 from ippmpi.core.restoring import Past
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
@@ -246,6 +246,8 @@ class Controller:
             self._contents.shelve(effect.content)
         elif type(effect) is Look:
             self._archive.look(effect)
+        elif type(effect) is Consult:
+            self._archive.consult(effect)
         elif type(effect) is Retell:
             self._archive.replay(effect)
         elif type(effect) is Replay:

@@ -6,6 +6,8 @@ store, behind the point that it had reached then. When the client has taken what
 there, page by page, until nothing is left; what comes during the last look waits here. So memory is bounded, and
 everything comes once and in order.
 
+What tasks publish while they run is not stored: what would come on top of ``limit_bytes`` is dropped.
+
 Large values wait in the spool anyhow, so their replies (which are small) stay here and come last.
 """
 
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ippmpi.controller.seams import Callback, Records, Speaker
 from ippmpi.store.missed import Missed, Point
-from ippmpi.wire.messages import Display, Message, Output, Recheck, Replies, Reply
+from ippmpi.wire.messages import Display, Message, Output, Published, Recheck, Replies, Reply
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class Late:
 
     def takes(self, speaker: Speaker, message: Message, *, stored: bool) -> bool:
         """Say whether *message* must not be sent now. *stored*: it was handed to the store before this call."""
+        if isinstance(message, Published):  # the next one will do
+            return speaker.backlog > self._limit
         if not self._clients:
             return False
         late = self._clients.get(speaker.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from ippmpi.core.effects import Effect, Keep
+from ippmpi.core.effects import Effect, Found, Job, Keep
 from ippmpi.core.restoring import Past
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
@@ -133,6 +133,9 @@ class Records(Protocol):
 
     def missed(self, client: str, after: Point, found: Callable[[Missed], None]) -> None:
         """Read some of what was kept about a client's tasks behind *after*, as ``select`` does."""
+
+    def consult(self, job: Job, found: Callable[[Found], None]) -> None:
+        """Do *job*, as ``select`` does."""
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
         """Read what was kept before this call, then call *found* on the loop's thread."""

@@ -6,14 +6,34 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ippmpi.core.effects import Effect, Look, Retell, Send, Wanted
+from ippmpi.core.effects import (
+    KEYS,
+    Consult,
+    Effect,
+    History,
+    Job,
+    Look,
+    Originals,
+    Purge,
+    Retell,
+    Search,
+    Send,
+    Wanted,
+)
 from ippmpi.core.ledger import Ledger
+from ippmpi.core.matching import check
 from ippmpi.ids import Peer, TaskId
 from ippmpi.wire.messages import Answer, Query
 
 MOST_LISTED = 100_000
 MOST_REPLAYED = 100
 """Tasks of one question, so that what it brings into memory is bounded."""
+
+
+JOBS: dict[str, type[Job]] = {"history": History, "search": Search, "purge": Purge, "originals": Originals}
+"""Questions that the store answers by itself, and what their arguments are."""
+
+QUESTIONS = frozenset(("results", "fetch", *JOBS))
 
 
 class Archive:
@@ -24,14 +44,16 @@ class Archive:
         self._ledger = ledger
 
     def answer(self, peer: Peer, message: Query) -> Iterator[Effect]:
-        """Answer ``results`` or ``fetch``, with an error text if it cannot be understood."""
+        """Answer one of ``QUESTIONS``, with an error text if it cannot be understood."""
         try:
             if message.what == "results":
                 wanted = msgspec.msgpack.decode(message.arguments, type=Wanted)
                 effect: Effect = Look(peer, message.request, _bounded(wanted))
+            elif message.what in JOBS:
+                effect = Consult(peer, message.request, _job(message))
             else:
                 effect = self._fetch(peer, message)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError) as error:
             effect = Send(peer, Answer(message.request, error=str(error)))
         yield effect
 
@@ -45,6 +67,14 @@ class Archive:
         for task in live:
             self._ledger.follow(peer, task)
         return Retell(peer, message.request, tasks, live)
+
+
+def _job(message: Query) -> Job:
+    job: Job = msgspec.msgpack.decode(message.arguments, type=JOBS[message.what])
+    if isinstance(job, Search):
+        check(job.query, KEYS)
+        check(dict.fromkeys(job.keys), KEYS)
+    return job
 
 
 def _bounded(wanted: Wanted) -> Wanted:

@@ -5,6 +5,8 @@ Structs of msgspec: they are made four times faster than frozen dataclasses.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from ippmpi.ids import Peer, TaskId
@@ -19,6 +21,48 @@ class Wanted(msgspec.Struct, frozen=True):
     client: str | None = None
     label: str | None = None
     state: str | None = None
+
+
+class History(msgspec.Struct, frozen=True):
+    """The ids of all stored requests, the oldest first."""
+
+
+KEYS = (
+    "msg_id", "client_uuid", "label", "op", "queue", "state", "submitted", "received",
+    "engines", "started", "completed", "error", "stdout", "stderr",
+)  # fmt: skip
+"""What a search may ask for, and about; from ``engines`` on it has to be read from other tables."""
+
+
+class Search(msgspec.Struct, frozen=True):
+    """The *keys* of the stored requests that match *query* (see ``matching.py``)."""
+
+    query: dict[str, Any] = {}
+    keys: tuple[str, ...] = KEYS
+
+
+class Purge(msgspec.Struct, frozen=True):
+    """Forget *tasks*, which have ended (None: all that have), and those that ended on one of *engines*."""
+
+    tasks: list[str] | None = []
+    engines: list[int] = []
+
+
+class Originals(msgspec.Struct, frozen=True):
+    """The requests themselves, as they came (encoded ``Submit``), to be sent again."""
+
+    tasks: list[str]
+
+
+Job = History | Search | Purge | Originals
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The outcome of a job: a ``value``, or an ``error``. ``dropped``: the tasks that were forgotten."""
+
+    value: Any = None
+    error: str = ""
+    dropped: list[str] = []
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +117,14 @@ class Look(msgspec.Struct, frozen=True, gc=False):
     wanted: Wanted
 
 
+class Consult(msgspec.Struct, frozen=True, gc=False):
+    """Have the store do *job* for *peer*, and answer its question *request* with the outcome."""
+
+    peer: Peer
+    request: int
+    job: Job
+
+
 class Retell(msgspec.Struct, frozen=True, gc=False):
     """Send *peer* all that is stored of *tasks* (replies and output), then answer its question *request*.
 
@@ -92,4 +144,4 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Effect = Send | Keep | Release | Replay | Shelve | Look | Retell | Stop
+Effect = Send | Keep | Release | Replay | Shelve | Look | Consult | Retell | Stop

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
-from ippmpi.core.archive import Archive
+from ippmpi.core.archive import QUESTIONS, Archive
 from ippmpi.core.balanced import Scheduler
 from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
@@ -221,6 +221,11 @@ class Hub:
         self._check_speaker(peer, message.engine)
         return self._relay.display(message)
 
+    def on_published(self, peer: Peer, message: m.Published) -> Iterator[Effect]:
+        """Pass on what a task shows."""
+        self._check_speaker(peer, message.engine)
+        return self._relay.published(message)
+
     def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:
         """Take back tasks that have not started."""
         yield from self._control.abort(peer, message)
@@ -237,7 +242,7 @@ class Hub:
 
     def on_query(self, peer: Peer, message: m.Query) -> Iterator[Effect]:
         """Answer a question about the state, or about what is stored."""
-        if message.what in ("results", "fetch"):
+        if message.what in QUESTIONS:
             yield from self._archive.answer(peer, message)
         else:
             yield Send(peer, self._queries.answer(message))

@@ -16,7 +16,7 @@ from ippmpi.core.queue import Queue
 from ippmpi.core.task import BalancedTask, Ended, State, Task
 from ippmpi.core.world import World
 from ippmpi.ids import EngineId, Peer, TaskId, WorldId
-from ippmpi.wire.messages import Content, Display, Message, Output, Replies, Reply
+from ippmpi.wire.messages import Content, Display, Message, Output, Published, Replies, Reply
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Ledger:
             if not peers:
                 del self.followers[task]
 
-    def tell_followers(self, message: Reply | Replies | Output | Display) -> Iterator[Effect]:
+    def tell_followers(self, message: Reply | Replies | Output | Display | Published) -> Iterator[Effect]:
         """Send *message*, about a task, to those who follow it."""
         for peer in self.followers.get(TaskId(message.task), ()):
             yield Send(peer, message)

@@ -45,7 +45,8 @@ class Queries:
             return self.queue_status(_decode(message.arguments, QueueArguments) or QueueArguments())
         if message.what == "result_status":
             return self.result_status(_decode(message.arguments, list[str]) or [])
-        raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status, results, fetch")
+        others = "results, fetch, history, search, purge, originals"
+        raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status, {others}")
 
     def status(self) -> dict[str, object]:
         """Return everything that a status page shows, as lists of records and counts."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ippmpi.core.effects import Effect, Keep, Send
 from ippmpi.core.ledger import Ledger
 from ippmpi.ids import TaskId
-from ippmpi.wire.messages import Display, Output
+from ippmpi.wire.messages import Display, Output, Published
 
 
 class Relay:
@@ -24,6 +24,15 @@ class Relay:
     def display(self, message: Display) -> Iterator[Effect]:
         """Pass on what a task displayed."""
         return self._pass_on(message, len(message.data))
+
+    def published(self, message: Published) -> Iterator[Effect]:
+        """Pass on what a task shows while it runs: to those who are there, and nobody keeps it."""
+        record = self._ledger.tasks.get(TaskId(message.task))
+        if record is None:
+            return
+        if record.owner in self._ledger.clients:
+            yield Send(record.owner, message)
+        yield from self._ledger.tell_followers(message)
 
     def _pass_on(self, message: Output | Display, size: int) -> Iterator[Effect]:
         record = self._ledger.record_of(message.task)

@@ -6,6 +6,7 @@ import os
 
 from ippmpi.engine.shell import CodeFailed
 from ippmpi.errors import UnmetDependency
+from ippmpi.wire.exceptions import take_apart
 from ippmpi.wire.messages import Failure
 
 MOST_TEXT = 64 * 1024
@@ -20,9 +21,11 @@ def describe(error: BaseException) -> Failure:
     text = None
     if isinstance(error, CodeFailed):
         text, error = error.traceback, error.error
-    name = type(error).__name__
+    name = _shorten(type(error).__name__)
     kind = "UnmetDependency" if isinstance(error, UnmetDependency) else "code"
-    return Failure(name, _shorten(_message(error)), _shorten(text or _traceback(error)), kind)
+    types, made = take_apart(error) if kind == "code" else ([], b"")
+    trace = _shorten(text or _traceback(error))
+    return Failure(name, _shorten(_message(error)), trace, kind, types=types, made=made)
 
 
 def _message(error: BaseException) -> str:
@@ -58,6 +61,8 @@ def _strip(described: object, seen: set[int]) -> None:
 
 
 def _shorten(text: str) -> str:
+    """Return *text* in bounded size, and such that it can be encoded: names of files may be no UTF-8."""
+    text = text.encode(errors="backslashreplace").decode()
     if len(text) <= MOST_TEXT:
         return text
     half = MOST_TEXT // 2

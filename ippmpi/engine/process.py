@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from ippmpi import config
+from ippmpi import config, datapub
 from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
 from ippmpi.engine.mpi import WorldFacts, world_facts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.output import Output, capture
+from ippmpi.engine.publishing import Publishing
 from ippmpi.engine.requests import Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
@@ -41,6 +42,7 @@ from ippmpi.wire.messages import (
     Display,
     EngineReady,
     Message,
+    Published,
     Reply,
     Revoke,
     Run,
@@ -138,6 +140,9 @@ class Engine:
         self._link = LinkThread("ippmpi-engine-io", dial, on_message=self._on_message, on_state=self._on_state)
         start = partial(replace_agent, place.folder, place.prefix, file=options.file, world=options.world)
         self._successors = Successors(start, self._link.loop.call_later)
+        loop = self._link.loop
+        self._publishing = Publishing(self._runner, self._send_published, loop.call_soon, loop.call_later)
+        datapub.connect(self._publishing.publish)
 
     def _connect(self) -> None:
         # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
@@ -199,6 +204,9 @@ class Engine:
         message = Display(self._runner.task, self._runner.engine, data)
         self._link.call_soon(partial(self._link.conversation.send, message))
 
+    def _send_published(self, message: Published) -> None:
+        self._link.conversation.send(message)
+
     # --- the loop, whoever runs it -----------------------------------------------------------------
 
     def _on_message(self, delivery: Delivery) -> None:
@@ -224,6 +232,8 @@ class Engine:
         task, attempt = reply.task, self._requests.replied(reply.task)
         if attempt:
             reply = msgspec.structs.replace(reply, attempt=attempt)
+
+        self._publishing.flush()
 
         def on_ack() -> None:  # it keeps no reply: that may be large, and the session has it already
             self._requests.acknowledged(task, attempt)

@@ -170,4 +170,4 @@ def _unsendable(value: object, error: Exception) -> Failure:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     described = describe(error)
     text = f"the task ran, but its result of type {kind} cannot be sent: {described.evalue}"
-    return msgspec.structs.replace(described, evalue=text)
+    return msgspec.structs.replace(described, evalue=text, made=b"")

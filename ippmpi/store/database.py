@@ -25,8 +25,8 @@ Kept = Submit | Reply | Replies | Output | Display | EnginesChanged
 
 SCHEMA_VERSION = 5
 
-# message: the whole request, until it has ended; spooled: the value's key in the spool, or 0;
-# engines: those that are there now. Both are what a controller needs that was started again.
+# message: the whole request, until it has ended, and a small one also later; spooled: the value's key in the spool,
+# or 0; engines: those that are there now. They are what a controller needs that was started again.
 # a row of replies may stand for several, see bundles.py
 # replies are an ordinary table: blobs of up to 64 KB in a WITHOUT ROWID tree would make every look-up slow
 SCHEMA = """
@@ -59,9 +59,13 @@ ADD_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 ADD_OUTPUT = """INSERT INTO outputs SELECT ?1, ?2, ?3, ?4
 WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
 
-CLOSE_REQUEST = """UPDATE requests SET size = size + ?2, (finished, message) = (
+SMALL = 16 * 1024
+"""Bytes of a request that is kept with its function and arguments when it has ended, so that it can be sent again."""
+
+CLOSE_REQUEST = f"""UPDATE requests SET size = size + ?2, (finished, message) = (
 SELECT CASE WHEN total(count) >= expected THEN coalesce(finished, ?3) ELSE finished END,
-CASE WHEN total(count) < expected THEN message END FROM replies WHERE replies.task = ?1) WHERE task = ?1"""
+CASE WHEN total(count) < expected OR length(message) <= {SMALL} THEN message END
+FROM replies WHERE replies.task = ?1) WHERE task = ?1"""
 
 ADD_ENGINE = "INSERT OR REPLACE INTO engines VALUES (?, ?)"
 DROP_ENGINE = "DELETE FROM engines WHERE engine = ?"
@@ -200,12 +204,28 @@ class Database:
                 count -= 1
                 total -= row_bytes
         if chosen:
-            with self._transaction() as db:
-                db.executemany("DELETE FROM replies WHERE task = ?", chosen)
-                db.executemany("DELETE FROM outputs WHERE task = ?", chosen)
-                db.executemany("DELETE FROM requests WHERE task = ?", chosen)
+            self._delete(chosen)
             self._count, self._bytes = count, total
         return len(chosen)
+
+    def _delete(self, tasks: list[tuple[str]]) -> None:
+        with self._transaction() as db:
+            for table in ("replies", "outputs", "requests"):
+                db.executemany(f"DELETE FROM {table} WHERE task = ?", tasks)
+
+    def forget(self, tasks: Iterable[str]) -> None:
+        """Drop these requests, with their replies and output.
+
+        Raises:
+            sqlite3.Error: nothing was dropped.
+        """
+        self._delete([(task,) for task in tasks])
+        self._recount()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For reading, by the one thread that uses this object."""
+        return self._db
 
     def select(self, selection: Selection, *, whole: bool) -> list[RequestRecord]:
         """Return the requests that *selection* wants; with *whole*, those it names, with replies and output."""
@@ -257,8 +277,9 @@ def _rows(
         if type(m) is Submit:
             targets = to_json(m.targets).decode()
             expected = len(m.targets) if m.placement is None else 1
-            size = len(targets) + len(m.label) + ROW_BYTES
-            requests.append((m.task, client_of(m.task), m.op, m.label, targets, expected, at, size, encode(m)))
+            message = encode(m)
+            size = len(targets) + len(m.label) + ROW_BYTES + (len(message) if len(message) <= SMALL else 0)
+            requests.append((m.task, client_of(m.task), m.op, m.label, targets, expected, at, size, message))
             added += size
             if any(content.transfer for content in m.contents):
                 closed.setdefault(m.task, 0)  # it is written when its contents are whole; it may have ended by then

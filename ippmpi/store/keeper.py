@@ -27,9 +27,10 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from ippmpi import clock
-from ippmpi.core.effects import Keep
+from ippmpi.core.effects import Found, Job, Keep
 from ippmpi.core.restoring import Past
 from ippmpi.store import database
+from ippmpi.store.consulting import consult
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection, StoreLimits
 from ippmpi.store.reopening import reopen
@@ -162,6 +163,10 @@ class Store:
     def missed(self, client: str, after: Point, found: Callable[[Missed], None]) -> None:
         """Hand some of what was kept about a client's tasks behind *after* to *found*, as ``select`` does."""
         self._ask(lambda db: db.missed(client, after), found, Missed([], after))
+
+    def consult(self, job: Job, found: Callable[[Found], None]) -> None:
+        """Do *job* and hand its outcome to *found*, as ``select`` does."""
+        self._ask(lambda db: consult(db, job), found, Found(error="the store cannot be read or written"))
 
     def when_written(self, done: Callback) -> None:
         """Call *done* on the loop's thread once all that was kept before this call is written (or lost)."""

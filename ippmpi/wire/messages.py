@@ -71,6 +71,9 @@ class Failure(Record, frozen=True):
 
     Other kinds name a class of ``errors.py`` (``EngineError``, ``TaskAborted``, ``TaskTimeout``,
     ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``, ``ResultNotKept``).
+
+    ``types`` (``module:qualified name``) and ``made`` say what kind of exception the code raised, see
+    ``wire/exceptions.py``; both are empty if nobody should make one of that type.
     """
 
     ename: str
@@ -82,6 +85,8 @@ class Failure(Record, frozen=True):
     world: str = ""
     host: str = ""
     pid: int = 0
+    types: list[str] = []
+    made: bytes = b""
 
 
 class Dependency(Record, frozen=True):
@@ -154,9 +159,10 @@ class SendSignal(Message, frozen=True):
 class Query(Message, frozen=True):
     """Ask the hub. ``arguments`` are msgpack; ``what`` is ``status``, ``queue_status``, ``result_status``, or:
 
-    ``results`` lists stored requests of all clients. ``fetch`` (a list of task ids) has all their replies and output
-    sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows what is
-    stored.
+    ``results`` lists stored requests of all clients; ``history``, ``search``, ``purge`` and ``originals`` are for the
+    store alone (``core/effects.py`` has their arguments). ``fetch`` (a list of task ids) has all their replies and
+    output sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows
+    what is stored.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -222,11 +228,16 @@ class Answer(Message, frozen=True):
 
 
 class Registered(Message, frozen=True):
-    """The world is complete: its ranks are engines ``base + rank``. The agent tells its engines."""
+    """The world is complete: its ranks are engines ``base + rank``. The agent tells its engines.
+
+    ``pids``: the processes that it is for (none named: all). Others, which have been started since under the same
+    name, must not be taken for them: what waits for the dead would run on the living.
+    """
 
     ROUTE: ClassVar[str] = "hub -> agent"
     world: str
     base: int
+    pids: list[int] = []
 
 
 class Run(Message, frozen=True):
@@ -364,6 +375,18 @@ class Display(Message, frozen=True):
     task: str
     engine: int
     data: bytes
+
+
+class Published(Message, frozen=True):
+    """What a running task shows (``datapub.publish_data``): names and pickled values, the latest of each.
+
+    It is not stored, and a client that does not take its messages misses it.
+    """
+
+    ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> client"
+    task: str
+    engine: int
+    values: dict[str, bytes]
 
 
 # --- hub -> client -------------------------------------------------------------------------------

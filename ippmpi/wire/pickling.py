@@ -12,6 +12,7 @@ import struct
 import sys
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,12 +47,12 @@ class Blob(NamedTuple):
         return b"".join(self.parts)
 
 
-_usual: list[str] = ["auto"]
+_usual: ContextVar[str] = ContextVar("pickler", default="auto")
 
 
 def use(content: Buffer | None) -> None:
-    """Have ``pack`` use the pickler that made *content* from now on (None: ``auto``): answers are as questions were."""
-    _usual[0] = PICKLERS[_pickler_of(memoryview(content))] if content is not None else "auto"
+    """Have ``pack`` in this thread answer with the pickler that made the question *content* (None: ``auto``)."""
+    _usual.set(PICKLERS[_pickler_of(memoryview(content))] if content is not None else "auto")
 
 
 def _pickler_of(view: memoryview) -> int:
@@ -66,8 +67,16 @@ def pack(value: object, pickler: str = "") -> Blob:
     with the globals that they read; a large one of these is warned about once. Raises what pickling raises (TypeError,
     PicklingError, or whatever a class's own reducer raises).
     """
-    pickler = pickler or _usual[0]
-    pickled, buffers, travelled = dumps(value, pickler)
+    usual = _usual.get()
+    if pickler in ("", usual):
+        pickler = usual
+        pickled, buffers, travelled = dumps(value, usual)
+    else:
+        before = _usual.set(pickler)  # for what packs itself while it is pickled
+        try:
+            pickled, buffers, travelled = dumps(value, pickler)
+        finally:
+            _usual.reset(before)
     if buffers or pickler != "auto":
         blob = _layout([pickled, *(buffer.raw() for buffer in buffers)], PICKLERS.index(pickler))
     else:

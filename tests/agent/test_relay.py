@@ -8,7 +8,7 @@ from agent.fakes import Node, Parcel, StartChild, Talk
 from ippmpi.agent.members import LocalEngine
 from ippmpi.agent.relay import RENEW_S
 from ippmpi.errors import ProtocolError
-from ippmpi.wire.messages import Content, ContentReady, Display, Failure, Held, Output, Reply, Revoke, Run
+from ippmpi.wire.messages import Content, ContentReady, Display, Failure, Held, Output, Published, Reply, Revoke, Run
 
 
 @pytest.fixture
@@ -139,6 +139,14 @@ def test_output_leaves_before_the_reply_and_belongs_to_its_task(node: Node, chil
     ]
 
 
+def test_what_a_task_shows_is_passed_on(node: Node, engines: list[LocalEngine]) -> None:
+    shown = Parcel(engines[1].conversation, Published("t", 1, {"step": b"x"}))
+    node.relay.on_published(shown)
+    assert node.controller.sent == [shown.message]
+    node.controller.ack()
+    assert shown.dones == 1
+
+
 def test_a_large_reply_is_offered_until_the_controller_has_it(node: Node, child: StartChild) -> None:
     process = child()
     engine = node.join(process)
@@ -167,6 +175,8 @@ def test_strangers_and_those_who_speak_for_others_are_refused(node: Node, engine
         node.relay.on_reply(Parcel(Talk("stranger"), Reply("t", 1, Content())))
     with pytest.raises(ProtocolError, match="speaks for engine 1"):
         node.relay.on_display(Parcel(engines[0].conversation, Display("t", 1, b"")))
+    with pytest.raises(ProtocolError, match="speaks for engine 1"):
+        node.relay.on_published(Parcel(engines[0].conversation, Published("t", 1, {})))
     assert node.controller.sent == []
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from ippmpi.client.client import Client
 from ippmpi.client.transport import Receiver
+from ippmpi.wire.exceptions import take_apart
 from ippmpi.wire.frames import decode, encode
 from ippmpi.wire.messages import (
     INLINE_LIMIT,
@@ -60,6 +61,7 @@ class FakeHub:
 
     def __init__(self, engines: int = 4, *, automatic: bool = True) -> None:
         self.automatic = automatic
+        self.deaf = False  # to questions
         self.submits: list[Submit] = []
         self.messages: list[Message] = []
         self.incoming: list[Incoming] = []
@@ -180,6 +182,8 @@ class FakeHub:
     # --- what the hub says ---
 
     def tell(self, message: Message) -> None:
+        if self.deaf and isinstance(message, Answer):
+            return
         incoming = Incoming(message)
         self.incoming.append(incoming)
         self.call_soon(lambda: self.receiver.take(incoming))
@@ -248,7 +252,9 @@ class FakeHub:
             value = self._perform(message, engine, unpack(blob))
         except BaseException as error:
             text = traceback.format_exc()
-            self.fail(message.task, engine, Failure(type(error).__name__, str(error), text, **where))
+            types, made = take_apart(error)
+            said = Failure(type(error).__name__, str(error), text, types=types, made=made, **where)
+            self.fail(message.task, engine, said)
         else:
             self.reply(message.task, engine, value)
 

@@ -8,6 +8,7 @@ import sys
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,3 +253,35 @@ def test_a_question_that_was_heard_and_not_answered_must_be_asked_again(manual: 
     come_back(hub)
     with pytest.raises(ipp.IppmpiError, match="ask again"):
         future.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda rc: rc.hub_history(timeout=0.01),
+        lambda rc: rc.db_query({}, timeout=0.01),
+        lambda rc: rc.purge_everything(timeout=0.01),
+        lambda rc: rc.resubmit("x-1", timeout=0.01),
+        lambda rc: rc.result_status("x-1", timeout=0.01),
+        lambda rc: rc.get_result("x-1", timeout=0.01),
+        lambda rc: rc.results(timeout=0.01),
+        lambda rc: rc.queue_status(timeout=0.01),
+        lambda rc: rc.abort(block=True, timeout=0.01),
+        lambda rc: rc.send_signal(2, block=True, timeout=0.01),
+        lambda rc: rc.shutdown(hub=True, timeout=0.01),
+    ],
+)
+def test_no_question_waits_for_ever(ask: Any) -> None:
+    with connected() as (rc, hub):
+        hub.deaf = True
+        with pytest.raises(TimeoutError, match=r"the controller did not answer .* within 0\.01 s"):
+            ask(rc)
+
+
+def test_an_abort_of_a_result_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ippmpi.client.futures.ANSWER_S", 0.01)
+    with connected(automatic=False) as (rc, hub):
+        result = rc[0].apply_async(abs, 1)
+        hub.deaf = True
+        with pytest.raises(TimeoutError, match=r"the controller did not answer 'abort' within 0\.01 s"):
+            result.abort()

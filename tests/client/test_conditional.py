@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -80,6 +82,67 @@ def test_a_dependent_function_of_main_travels(engine: Any) -> None:
     engine.names["size"] = 1
     with pytest.raises(ipp.UnmetDependency, match="large is False here"):
         engine(names.twice, 4)
+
+
+def test_a_function_may_call_itself_and_others_with_conditions(engine: Any) -> None:
+    names = defined("""
+        import ippmpi as ipp
+
+        def here():
+            return True
+
+        @ipp.depend(here)
+        def even(n):
+            return n == 0 or odd(n - 1)
+
+        @ipp.depend(here)
+        def odd(n):
+            return n != 0 and even(n - 1)
+
+        @ipp.depend(here)
+        def fact(n):
+            return n * fact(n - 1) if n > 1 else 1
+    """)
+    assert engine(names.even, 10) is True
+    assert engine(names.odd, 10) is False
+    assert engine(names.fact, 5) == 120
+    assert repr(engine(lambda f: f, names.fact)).startswith("<fact depending on <function here")
+
+
+def test_the_check_comes_before_the_function_is_unpickled(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("only_on_some")
+    monkeypatch.setitem(sys.modules, "only_on_some", module)
+    names = defined("""
+        import ippmpi as ipp
+        import only_on_some
+
+        @ipp.require("only_on_some")
+        def f():
+            return only_on_some.__name__
+
+        def check():
+            import sys
+            return "only_on_some" in sys.modules
+
+        @ipp.depend(check)
+        def g():
+            return only_on_some.__name__
+    """)
+    assert engine(names.f) == engine(names.g) == "only_on_some"
+    blobs = [pack(names.f).join(), pack(names.g).join()]
+    monkeypatch.delitem(sys.modules, "only_on_some")
+    for blob in blobs:
+        arrived: Any = unpack(blob)
+        with pytest.raises(ipp.UnmetDependency):
+            arrived()
+
+
+def test_large_closures_of_conditional_functions_survive(engine: Any) -> None:
+    big = b"x" * 5000
+    f = ipp.depend(lambda: True)(lambda: big)
+    assert engine(f) == big
+    assert engine(lambda g: g, f).__name__ == "<lambda>"
+    assert unpack(pack(engine(lambda g: g, f)).join())() == big  # type: ignore[operator]
 
 
 # --- require ---

@@ -490,3 +490,68 @@ def test_replies_that_came_together_are_told_one_by_one(manual: Pair) -> None:
     task = hub.submits[-1].task
     hub.tell(Replies(task, [Reply(task, engine, first.content) for engine in range(4)]))
     assert result.get(10) == ["a"] * 4
+
+
+# --- as users of ipyparallel know it ---
+
+
+def test_results_are_joined_and_split_again(manual: Pair) -> None:
+    rc, hub = manual
+    first, task = call(rc, hub, [0, 1])
+    second = rc[2].apply_async(abs, 2)
+    eventually(lambda: len(hub.submits) == 2)
+    joined = ipp.AsyncResult.join(first, second)
+    assert len(joined) == 3
+    assert joined.msg_ids == [*first.msg_ids, *second.msg_ids]
+    hub.reply(task, 1, "b")
+    hub.reply(hub.submits[1].task, 2, "c")
+    eventually(lambda: joined.progress == 2)
+    assert not joined.ready()
+    hub.reply(task, 0, "a")
+    assert joined.get(5) == ["a", "b", "c"]
+    assert [piece.get() for piece in joined.split()] == ["a", "b", "c"]
+    assert ipp.AsyncResult.join(*joined.split()).get_dict() == {0: "a", 1: "b", 2: "c"}
+    with pytest.raises(ValueError, match="at least one"):
+        ipp.AsyncResult.join()
+
+
+def test_pieces_of_a_piece_and_a_second_piece_of_a_part_end_too(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, [0, 1])
+    (inner,) = result.split()[0].split()
+    again = ipp.AsyncResult.join(result, result.split()[0]).split()
+    hub.reply(task, 0, "a")
+    assert inner.get(5) == again[0].get(5) == again[2].get(5) == "a"
+
+
+def test_the_pieces_of_a_map_are_joined_to_lists_of_its_chunks(rc: ipp.Client) -> None:
+    result = rc[:].map_async(abs, range(-8, 0))
+    pieces = result.split()
+    assert ipp.AsyncResult.join(*pieces).get(5) == [piece.get() for piece in pieces] == [[8, 7], [6, 5], [4, 3], [2, 1]]
+
+
+def test_an_interactive_wait_can_end_at_the_first_result(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    hub.reply(task, 2, 1)
+    assert result.wait_interactive(0.01, timeout=5, return_when=ipp.FIRST_COMPLETED) is False
+    assert result.progress == 1
+    with pytest.raises(ValueError, match="return_when"):
+        result.wait_interactive(return_when="SOME")
+    capsys.readouterr()
+
+
+def test_metadata_names_the_process_of_an_engine(rc: ipp.Client, hub: FakeHub) -> None:
+    view = rc[:]
+    view.label = "mine"
+    result = view.apply_async(abs, 1)
+    assert result.label == ["mine"] * 4
+    assert result.engine_uuid[1] == "world.1@host:1001"
+    assert result["engine_uuid"] == [m.engine_uuid for m in result.metadata]
+    hub.join(7)
+    rc.wait_for_engines(5, timeout=5)
+    balanced = rc.load_balanced_view([7]).apply_async(abs, 1)
+    balanced.get(5)
+    assert balanced.engine_uuid == "world.7@host:1007"
+    assert balanced.owner is True
+    assert balanced.data == {}

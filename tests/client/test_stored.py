@@ -95,6 +95,8 @@ def test_wrong_ids_are_told_from_unknown_ones(manual: Pair) -> None:
     with pytest.raises(LookupError, match="no task 'x-9'"):
         rc.get_result("x-9")
     with pytest.raises(TypeError, match="task id"):
+        rc.get_result(3.5)
+    with pytest.raises(IndexError, match="0 tasks, none at 3"):
         rc.get_result(3)
     with pytest.raises(ValueError, match="no task id"):
         rc.get_result([])

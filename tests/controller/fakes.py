@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ippmpi.controller.controller import Controller
-from ippmpi.core.effects import Effect, Keep
+from ippmpi.core.effects import Effect, Found, Job, Keep
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
@@ -108,10 +108,14 @@ class Records:
         self.kept: list[Keep] = []
         self._waiting: list[Callback] = []
         self.looks: list[tuple[str, Point, Callable[[Missed], None]]] = []
+        self.jobs: list[tuple[Job, Callable[[Found], None]]] = []
         self.questions: list[tuple[Selection, bool, Callable[[list[RequestRecord]], None]]] = []
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
         self.questions.append((selection, whole, found))
+
+    def consult(self, job: Job, found: Callable[[Found], None]) -> None:
+        self.jobs.append((job, found))
 
     def keep(self, record: Keep, done: Callback) -> None:
         self.kept.append(record)

@@ -10,7 +10,20 @@ import pytest
 
 from controller.fakes import Pair
 from controller.test_controller import AGENT, BIG, CLIENT, TASK, Scene
-from ippmpi.core.effects import Effect, Keep, Look, Release, Retell, Send, Shelve, Wanted
+from ippmpi.core.effects import (
+    Consult,
+    Effect,
+    Found,
+    History,
+    Keep,
+    Look,
+    Purge,
+    Release,
+    Retell,
+    Send,
+    Shelve,
+    Wanted,
+)
 from ippmpi.ids import Peer, TaskId
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection
 from ippmpi.wire.messages import Answer, Content, Failure, Message, Output, Query, Reply
@@ -169,3 +182,27 @@ def test_a_value_that_comes_again_does_not_hide_the_first(stage: Stage) -> None:
     assert first is not None
     stage.result_of([lambda m: Release(m.content)])
     assert stage.controller._contents.result(TASK, 0) == first
+
+
+def test_what_the_store_is_asked_it_answers(stage: Stage) -> None:
+    stage.on(Query, lambda peer, m: [Consult(peer, m.request, History())])
+    for number, outcome in ((3, Found(["ab12-1"])), (4, Found(error="the store cannot be read"))):
+        stage.other.say(Query(number, "history"))
+        stage.pump()
+        (job, found) = stage.records.jobs.pop()
+        assert job == History()
+        found(outcome)
+        stage.pump()
+    first, second = stage.got()
+    assert first == Answer(3, msgspec.msgpack.encode(["ab12-1"]))
+    assert second == Answer(4, error="the store cannot be read")
+
+
+def test_a_large_result_that_is_purged_leaves_the_shelf(stage: Stage) -> None:
+    stage.result_of([lambda m: Keep(TASK, m), lambda m: Shelve(m.content)])
+    assert stage.controller._contents.result(TASK, 0) is not None
+    stage.on(Query, lambda peer, m: [Consult(peer, m.request, Purge([TASK]))])
+    stage.other.say(Query(3, "purge"))
+    stage.pump()
+    stage.records.jobs.pop()[1](Found(1, "", [TASK]))
+    assert stage.controller._contents.result(TASK, 0) is None

@@ -12,7 +12,7 @@ from controller.test_controller import BIG, CLIENT, Scene
 from ippmpi.core.effects import Effect, Keep, Send
 from ippmpi.ids import Peer
 from ippmpi.store.missed import Missed, Point
-from ippmpi.wire.messages import Answer, Content, Message, Output, Query, Recheck, Reply
+from ippmpi.wire.messages import Answer, Content, Message, Output, Published, Query, Recheck, Reply
 
 LIMIT = 250  # bytes that may wait to leave; four times as many may wait for an acknowledgement
 
@@ -170,3 +170,18 @@ def test_a_client_that_is_given_up_leaves_nothing_behind(stage: Stage) -> None:
     stage.loop.pass_time(8 * 86400)
     assert stage.controller._slow._clients == {}
     assert stage.controller._contents.result("ab12-1", 0) is not None  # on the shelf
+
+
+def test_what_tasks_show_is_dropped_for_a_client_that_takes_nothing(stage: Stage) -> None:
+    stage.on(Published, lambda _, message: [Send(CLIENT, message)])
+    for number in range(20):
+        stage.agent.say(Published("ab12-1", 0, {"step": b"%03d" % number * 20}))
+    stage.pump()
+    shown = len(stage.got())
+    assert 0 < shown < 20
+    assert stage.client.near.backlog < 2 * LIMIT
+    stage.acknowledge()
+    stage.agent.say(Published("ab12-1", 0, {"step": b"last"}))
+    stage.pump()
+    assert stage.got()[-1] == Published("ab12-1", 0, {"step": b"last"})
+    assert len(stage.got()) == shown + 1

@@ -1,10 +1,24 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from core.house import ALICE, BOB, House, agent, small_house
 from ippmpi.core.archive import MOST_LISTED, MOST_REPLAYED
-from ippmpi.core.effects import Effect, Keep, Look, Retell, Send, Shelve, Wanted
+from ippmpi.core.effects import (
+    Consult,
+    Effect,
+    History,
+    Keep,
+    Look,
+    Originals,
+    Purge,
+    Retell,
+    Search,
+    Send,
+    Shelve,
+    Wanted,
+)
 from ippmpi.ids import TaskId
 from ippmpi.wire.messages import Answer, Content, Output, Query, Replies, Reply
 
@@ -89,3 +103,30 @@ def test_what_makes_no_sense_gets_an_error() -> None:
         ask(house, what, arguments)
         (answer,) = house.sent(Answer)
         assert text in answer.error
+
+
+def test_some_questions_are_for_the_store_alone() -> None:
+    house = small_house(1)
+    assert ask(house, "history", {}) == [Consult(BOB, 5, History())]
+    assert ask(house, "purge", {"tasks": None, "engines": [1]}) == [Consult(BOB, 5, Purge(None, [1]))]
+    assert ask(house, "originals", {"tasks": ["a-1"]}) == [Consult(BOB, 5, Originals(["a-1"]))]
+    search = {"query": {"label": {"$in": ["x"]}}, "keys": ["label"]}
+    assert ask(house, "search", search) == [Consult(BOB, 5, Search({"label": {"$in": ["x"]}}, ("label",)))]
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments", "text"),
+    [
+        ("search", {"query": {"nope": 1}}, "no key 'nope'"),
+        ("search", {"query": {}, "keys": ["nope"]}, "no key 'nope'"),
+        ("search", {"query": {"label": {"$le": 1}}}, "no operator"),
+        ("search", {"query": 1}, "Expected `object`"),
+        ("purge", {"tasks": [1]}, "Expected `str`"),
+        ("originals", {}, "tasks"),
+    ],
+)
+def test_what_the_store_cannot_be_asked_is_answered_with_why(what: str, arguments: object, text: str) -> None:
+    (effect,) = ask(small_house(1), what, arguments)
+    assert isinstance(effect, Send)
+    assert isinstance(effect.message, Answer)
+    assert text in effect.message.error

@@ -5,7 +5,7 @@ import pytest
 from core.house import ALICE, agent, small_house
 from ippmpi.core.limits import Limits
 from ippmpi.errors import ProtocolError
-from ippmpi.wire.messages import Content, Display, Output, Reply
+from ippmpi.wire.messages import Content, Display, Output, Published, Reply
 
 
 def test_output_and_displays_go_to_the_owner_of_the_task_also_after_its_end() -> None:
@@ -68,12 +68,26 @@ def test_output_beyond_the_limit_is_replaced_by_one_notice() -> None:
     assert house.sent(Output) == []
 
 
+def test_what_a_task_shows_goes_to_those_who_wait_while_it_runs_and_is_not_stored() -> None:
+    house = small_house(1, Limits(output_bytes=0, stored_output=0))
+    task = house.submit([0])
+    shown = Published(task, 0, {"step": b"\x01"})
+    house.handle(agent(), shown)
+    assert house.sent(Published, to=ALICE) == [shown]
+    assert house.kept() == []
+    house.reply(task, 0)
+    house.handle(agent(), shown)
+    house.handle(agent(), Published("x-1", 0, {}))
+    assert house.sent(Published) == []
+
+
 def test_an_agent_speaks_for_its_own_engines_only() -> None:
     house = small_house(1)
     task = house.submit([0])
     stranger = agent("h9")
     house.took(house.hub.connected(stranger, {}))
-    for wrong in (Output(task, 0, "stdout", b"x"), Display(task, 0, b"\x80"), Reply(task, 0, Content())):
+    shown = (Output(task, 0, "stdout", b"x"), Display(task, 0, b"\x80"), Published(task, 0, {}))
+    for wrong in (*shown, Reply(task, 0, Content())):
         with pytest.raises(ProtocolError, match="agent:w@h9 speaks for engine 0"):
             house.handle(stranger, wrong)
     house.reply(task, 0)

@@ -73,9 +73,11 @@ def test_an_unknown_operation_is_a_failure(bench: Any) -> None:
 def test_a_failure_says_what_and_where_without_our_frames(bench: Any, main: Any) -> None:
     reply = bench.reply("apply", (main("def g(): return 1 / 0\ndef f(): return g()")["f"], (), {}))
     failure = reply.failure
+    facts = ("code", 3, 3, "w1", "c1", os.getpid())
     assert failure == Failure(
-        "ZeroDivisionError", "division by zero", failure.traceback, "code", 3, 3, "w1", "c1", os.getpid()
+        "ZeroDivisionError", "division by zero", failure.traceback, *facts, failure.types, failure.made
     )
+    assert failure.types == ["builtins:ZeroDivisionError", "builtins:ArithmeticError"]
     lines = failure.traceback.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert [line.strip() for line in lines if line.startswith("  File")] == [

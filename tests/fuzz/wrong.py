@@ -28,6 +28,7 @@ from ippmpi.wire.messages import (
     Message,
     Output,
     Placement,
+    Published,
     Query,
     RegisterEngines,
     Reply,
@@ -81,6 +82,7 @@ def strategy_for(tasks: list[str], worlds: list[str]) -> st.SearchStrategy[Messa
         st.builds(Reply, names, numbers, contents, st.none() | failures, floats, floats),
         st.builds(Output, names, numbers, texts, blobs),
         st.builds(Display, names, numbers, blobs),
+        st.builds(Published, names, numbers, st.dictionaries(texts, blobs, max_size=3)),
         st.builds(
             EngineReady,
             st.sampled_from(worlds), numbers, numbers, numbers, st.sampled_from([-1, 0, 2**22 + 1, 2**63 - 1]),

@@ -20,7 +20,7 @@ CONTENTS = [
     m.Content(size=9, path="/proc/1/fd/2"),
 ]
 RECORD = m.EngineRecord(3, 3, "w1", "c1", 4711, 4, 7)
-FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4711)
+FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4711, ["builtins:ValueError"], b"\x92")
 PLACEMENT = m.Placement([1, 2], m.Dependency(["a-1"], True), m.Dependency(["a-2"], False, True, True), 1.5, 2)
 
 MESSAGES: list[m.Message] = [
@@ -34,7 +34,7 @@ MESSAGES: list[m.Message] = [
     m.EnginesChanged([RECORD], [4], ["killed"]),
     m.Recheck(),
     m.Answer(6, b"\xc3", "no"),
-    m.Registered("w1", 0),
+    m.Registered("w1", 0, [4711]),
     m.Run("a-1", "apply", [0, 1], CONTENTS[1:2], 1),
     m.Revoke("a-1", [0], True),
     m.Deliver([0, 1], 2),
@@ -46,6 +46,7 @@ MESSAGES: list[m.Message] = [
     m.Replies("a-1", [m.Reply("a-1", 3, CONTENTS[0]), m.Reply("a-1", 4, m.Content(), FAILURE, 1.0, 2.0, 1)]),
     m.Output("a-1", 3, "stdout", b"\xff text"),
     m.Display("a-1", 3, b"\x80"),
+    m.Published("a-1", 3, {"step": b"\x01"}),
     m.EngineReady("w1", 3, 4, 2, 4711, "c1", 99, 7, 8, True, 3, {"a-2": 0}, {"a-1": 1}, "a-2"),
     m.Assigned(3),
     m.ContentReady(3, True),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ippmpi as ipp
 from ippmpi.engine.namespace import Namespace
 from ippmpi.errors import ProtocolError
 from ippmpi.wire import pickling
@@ -126,6 +127,17 @@ def test_dill_takes_what_others_refuse(dill: str) -> None:
         pack([lock])
     (back,) = unpack(pack([lock], dill).join())  # type: ignore[misc]
     assert back.acquire(blocking=False)
+
+
+def test_dill_also_takes_what_packs_itself(dill: str) -> None:
+    lock = threading.Lock()
+    f = ipp.depend(lambda: True)(lambda: lock.locked())
+    with pytest.raises(TypeError, match="lock"):
+        pack(f)
+    back: Any = unpack(pack(f, dill).join())
+    assert back() is False
+    with pytest.raises(TypeError, match="lock"):
+        pack(f)
 
 
 def test_what_dill_made_needs_no_dill_to_be_loaded_where_it_is_plain(dill: str) -> None:

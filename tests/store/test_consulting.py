@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ippmpi.core.effects import KEYS, Found, History, Job, Originals, Purge, Search
+from ippmpi.store import consulting
+from ippmpi.store.consulting import consult
+from ippmpi.store.database import SMALL, Database
+from ippmpi.store.records import StoreLimits
+from ippmpi.wire.frames import decode
+from ippmpi.wire.messages import Content, Display, Failure, Output, Placement, Reply, Submit
+
+FAILURE = Failure("ValueError", "no")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "records.sqlite", StoreLimits())
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def db(database: Database) -> Database:
+    """Three requests: a direct one that ended well, a balanced one that failed, one that runs."""
+    direct = Submit("me-1", "apply", [0, 1], [Content(b"call")], "first")
+    balanced = Submit("you-1", "apply", [], [Content(b"x" * SMALL)], "second", Placement())
+    database.write(
+        [
+            (1.0, direct),
+            (2.0, balanced),
+            (3.0, Submit("me-2", "execute", [0], [Content(b"code")], "third")),
+            (4.0, Output("me-1", 0, "stdout", b"hel")),
+            (4.0, Output("me-1", 0, "stderr", b"err")),
+            (4.0, Display("me-1", 1, b"\x80")),
+            (4.0, Output("me-1", 1, "stdout", b"lo")),
+            (5.0, Reply("me-1", 1, Content(b"v"), None, 10.0, 12.0)),
+            (5.0, Reply("me-1", 0, Content(b"v"), None, 11.0, 13.0)),
+            (6.0, Reply("you-1", 2, Content(), FAILURE, 14.0, 15.0)),
+        ]
+    )
+    return database
+
+
+def value(db: Database, job: Job) -> Any:
+    found = consult(db, job)
+    assert found.error == ""
+    return found.value
+
+
+def test_the_history_is_in_order(db: Database) -> None:
+    assert value(db, History()) == ["me-1", "you-1", "me-2"]
+
+
+def test_a_record_has_all_keys(db: Database) -> None:
+    first, second, third = value(db, Search())
+    assert tuple(first) == KEYS
+    received = first.pop("received")
+    assert received > 1e9  # now, not when the test says
+    assert first == {
+        "msg_id": "me-1", "client_uuid": "me", "label": "first", "op": "apply", "queue": "mux", "state": "ok",
+        "submitted": 1.0, "engines": [0, 1], "started": 10.0, "completed": 13.0, "error": None, "stdout": "hello",
+        "stderr": "err",
+    }  # fmt: skip
+    assert (second["queue"], second["engines"], second["error"]) == ("task", [2], "ValueError: no")
+    assert [third[key] for key in ("state", "received", "started", "completed", "stdout")] == [
+        "pending",
+        None,
+        None,
+        None,
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "tasks"),
+    [
+        ({"msg_id": "me-2"}, ["me-2"]),
+        ({"msg_id": "nobody-1"}, []),
+        ({"client_uuid": "me", "op": "apply"}, ["me-1"]),
+        ({"submitted": {"$gt": 1.0, "$lt": 3.0}}, ["you-1"]),
+        ({"stdout": {"$glob": "hel*"}}, ["me-1"]),
+        ({"error": {"$exists": True}}, ["you-1"]),
+        ({"completed": {"$gte": 13.0}, "label": {"$in": ["first", "second"]}}, ["me-1", "you-1"]),
+        ({"engines": {"$all": [0]}}, ["me-1", "me-2"]),
+        ({"state": {"$nin": ["ok", "failed"]}}, ["me-2"]),
+    ],
+)
+def test_records_are_found(db: Database, query: dict[str, Any], tasks: list[str]) -> None:
+    assert value(db, Search(query, ("msg_id",))) == [{"msg_id": task} for task in tasks]
+
+
+def test_an_answer_that_is_too_large_is_refused(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consulting, "MOST_BYTES", 2 * consulting.RECORD_BYTES)
+    found = consult(db, Search())
+    assert (found.value, found.error[:38]) == (None, "the answer has more than 1000 bytes: a")
+    assert consult(db, Search({"label": "third"})).error == ""
+
+
+def test_small_requests_are_kept_as_they_came_and_large_ones_until_they_end(db: Database) -> None:
+    small, running = map(decode, value(db, Originals(["me-1", "me-2"])))
+    assert (small.task, small.contents, running.op) == ("me-1", [Content(b"call")], "execute")
+    assert "too large" in consult(db, Originals(["you-1"])).error
+    assert "no task 'nobody-1'" in consult(db, Originals(["me-1", "nobody-1"])).error
+
+
+def test_what_has_ended_is_forgotten_with_all_that_belongs_to_it(db: Database) -> None:
+    assert consult(db, Purge(["me-1"])) == Found(1, "", ["me-1"])
+    assert value(db, History()) == ["you-1", "me-2"]
+    for table in ("replies", "outputs"):
+        assert db.connection.execute(f"SELECT count(*) FROM {table} WHERE task = 'me-1'").fetchone() == (0,)
+    assert consult(db, Purge(None)) == Found(1, "", ["you-1"])
+    assert value(db, History()) == ["me-2"]
+    assert consult(db, Purge(None)).value == 0
+
+
+def test_nothing_is_forgotten_if_one_has_not_ended_or_is_not_there(db: Database) -> None:
+    assert "'me-2' has not ended" in consult(db, Purge(["me-1", "me-2"])).error
+    assert "no task 'nobody-1'" in consult(db, Purge(["me-1", "nobody-1"])).error
+    assert value(db, History()) == ["me-1", "you-1", "me-2"]
+
+
+def test_results_of_engines_are_forgotten(db: Database) -> None:
+    assert consult(db, Purge(engines=[2, 9])).dropped == ["you-1"]
+    assert consult(db, Purge(["me-1"], [0])).dropped == ["me-1"]
+    assert value(db, History()) == ["me-2"]
