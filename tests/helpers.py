@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from ippmpi.handed import HandedFile, write
+
 T = TypeVar("T")
 
 PROC = Path("/proc")
@@ -31,3 +33,10 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def handed(folder: Path, data: bytes) -> HandedFile:
+    """Return a file without a name in *folder* that holds *data*."""
+    file = HandedFile(str(folder), len(data))
+    write(file.fd, [data])
+    return file

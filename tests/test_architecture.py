@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
     {"wire"},
-    {"core", "connection", "launching", "templates", "native"},
+    {"core", "connection", "handed", "launching", "templates", "native"},
     {"net", "store"},
     {"client", "engine", "agent", "controller", "policies", "launchers"},
     {"cluster"},

@@ -1,8 +1,10 @@
 """Large contents on this node: memory files that engines map, in both directions.
 
 Down: one memory file per content, filled as the transfer arrives, then sealed; engines open it under
-``/proc/<agent>/fd`` and map it privately. Up: the engine's own memory file is read where it is. So
-nothing has a name in a file system and nothing stays behind after a kill.
+``/proc/<agent>/fd`` and map it privately. A controller on this host has the content in a file: that is copied
+into the memory file, or, if only one engine needs it, handed on for that engine to read. Up: the engine's own
+file is read where it is, or handed on. So nothing has a name in a file system here and nothing stays behind
+after a kill.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterable
 from ippmpi.agent.members import FanOut, LocalEngine
 from ippmpi.agent.seams import Conversation
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import SMALLEST, copy, path_of, take
 from ippmpi.wire.messages import Content, ContentReady
 
 _log = logging.getLogger(__name__)
@@ -51,9 +54,59 @@ class MemorySink:
             self.error = error
             _log.error("content of %d bytes cannot be kept in memory: %s", self.size, error)
 
+    def finish(self) -> None:
+        """Let nobody change the file any more: it is complete."""
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+        except OSError as error:  # an engine mapped it shared and writable; the bytes are right all the same
+            _log.warning("a content of %d bytes is complete but cannot be sealed: %s", self.size, error)
+
     def close(self) -> None:
         """Close the file and drop what still comes: the number will soon name another file."""
         self.error = self.error or OSError("closed")
+        os.close(self.fd)
+
+
+class CopyingSink(MemorySink):
+    """Copies the controller's file *given*, which it owns, into a new memory file."""
+
+    def __init__(self, name: str, size: int, given: int) -> None:
+        """Make the memory file. Raises OSError or OverflowError, and does not own *given* then."""
+        super().__init__(name, size)
+        self._given = given
+
+    def placed(self, offset: int, count: int) -> None:
+        """Copy the next bytes. Raises OSError: they will be sent, which may show that memory is what is missing."""
+        if self.error is None:
+            copy(self._given, self.fd, offset, offset + count)
+
+    def close(self) -> None:
+        """Close both files."""
+        super().close()
+        os.close(self._given)
+
+
+class ReadableSink:
+    """Lets an engine read the controller's file, open as ``fd``, which it owns; waits until it is complete."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """Wait for *size* bytes in *fd*."""
+        self.size = size
+        self.fd = fd
+        self.error: OSError | None = None
+
+    def placed(self, offset: int, count: int) -> None:
+        """Know that the next bytes are there."""
+
+    def write(self, offset: int, data: memoryview) -> None:  # noqa: ARG002 - what net asks of a sink
+        """Fail: the engine has been told to read the file, and has no other."""
+        self.error = OSError(f"bytes from {offset} on are not in their file")
+
+    def finish(self) -> None:
+        """Do nothing: the file is the controller's."""
+
+    def close(self) -> None:
+        """Close the file."""
         os.close(self.fd)
 
 
@@ -61,10 +114,10 @@ class FileSource:
     """Reads a complete memory file of an engine; owns *fd*."""
 
     def __init__(self, fd: int, size: int) -> None:
-        """Offer the first *size* bytes of *fd*. ``position``: how far it was read."""
+        """Offer the first *size* bytes of *fd*. ``position``: how far it was read; ``fd``: the file."""
         self.size = size
         self.position = 0
-        self._fd = fd
+        self.fd = fd
 
     def available(self) -> int:
         """Count all bytes: the engine wrote the file before it replied."""
@@ -73,11 +126,15 @@ class FileSource:
     def read(self, start: int, stop: int) -> bytes:
         """Return bytes ``[start, stop)``."""
         self.position = stop
-        return os.pread(self._fd, stop - start, start)
+        return os.pread(self.fd, stop - start, start)
+
+    def place(self, start: int, stop: int) -> None:  # noqa: ARG002 - what net asks of a source
+        """Do nothing but count: the engine has put all of it into the file."""
+        self.position = stop
 
     def close(self) -> None:
         """Let the memory go."""
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class Arrival:
@@ -101,12 +158,12 @@ class Arrival:
         self.on_lost: Callable[[], None] | None = None
         self._done = done
         self._ended = False
-        self._sink = _memory_sink(f"ippmpi-{number}", content.size)
         fan = FanOut(self._close)
         self._targets = [(engine, fan.expect(engine)) for engine in engines]
+        self._sink = _sink(controller, content, f"ippmpi-{number}", sole=len(self._targets) == 1)
         self._release = fan.close
-        # without a memory file there is nothing to open, and the error that engines get says so
-        path = f"/proc/{os.getpid()}/fd/{self._sink.fd if self._sink else 'none'}"
+        # without a file there is nothing to open, and the error that engines get says so
+        path = path_of(self._sink.fd) if self._sink else f"/proc/{os.getpid()}/fd/none"
         self.local = Content(size=content.size, transfer=number, path=path)
 
     def start(self) -> None:
@@ -134,16 +191,10 @@ class Arrival:
         self._ended = True
         failed = not complete or self._sink is None or self._sink.error is not None
         if self._sink and not failed:
-            self._seal(self._sink.fd)
+            self._sink.finish()
         for engine, met in self._targets:
             if met in engine.waiting:
                 engine.conversation.send(ContentReady(self.local.transfer, failed), on_ack=met)
-
-    def _seal(self, fd: int) -> None:
-        try:
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        except OSError as error:  # an engine mapped it shared and writable; the bytes are right all the same
-            _log.warning("content %d is complete but cannot be sealed: %s", self.local.transfer, error)
 
     def _close(self) -> None:
         if not self._ended:  # its last target was lost
@@ -154,12 +205,28 @@ class Arrival:
         self._done()
 
 
-def _memory_sink(name: str, size: int) -> MemorySink | None:
+def _sink(controller: Conversation, content: Content, name: str, *, sole: bool) -> MemorySink | ReadableSink | None:
+    """Return where *content* goes. *sole*: it is for one engine, which may as well read it into memory of its own."""
+    given = _given(controller, content)
+    if given >= 0 and sole:
+        return ReadableSink(given, content.size)
     try:
-        return MemorySink(name, size)
+        return MemorySink(name, content.size) if given < 0 else CopyingSink(name, content.size, given)
     except (OSError, OverflowError) as error:  # too many open files, or more than a file can hold
-        _log.error("no memory file for a content of %d bytes: %s", size, error)
+        _log.error("no memory file for a content of %d bytes: %s", content.size, error)
+        if given >= 0:
+            os.close(given)
         return None
+
+
+def _given(controller: Conversation, content: Content) -> int:
+    """Open the file in which the controller has *content*; -1: there is none that could be opened."""
+    if content.path:
+        try:
+            return take(content.path, content.size, controller.peer_pid)
+        except OSError as error:
+            _log.debug("a content of %d bytes comes by wire: %s", content.size, error)
+    return -1
 
 
 class Contents:
@@ -193,7 +260,8 @@ class Contents:
             self._offered.discard(source)
             source.close()
 
-        return Content(size=content.size, transfer=transfer), end
+        path = path_of(source.fd) if self._controller.peer_pid and content.size >= SMALLEST else ""
+        return Content(size=content.size, transfer=transfer, path=path), end
 
     def progress(self) -> int:
         """Return a number that changes while offered contents are on their way."""

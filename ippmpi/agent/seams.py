@@ -37,6 +37,10 @@ class Conversation(Protocol):
     name: str
 
     @property
+    def peer_pid(self) -> int:
+        """Which process of this host it is, 0 if it is none."""
+
+    @property
     def backlog(self) -> int:
         """Bytes queued and not yet acknowledged."""
 

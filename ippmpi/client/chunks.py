@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from ippmpi.client.contents import Flat
 from ippmpi.client.maps import FailedChunk, FailedItem
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
@@ -27,7 +28,7 @@ class ChunkPart(Part):
     size: int
     failures: dict[int, RemoteError]
 
-    def succeed(self, pickled: bytes | bytearray) -> None:
+    def succeed(self, pickled: Flat) -> None:
         """Take the pickled values; see whether some of them are failures, without running code of the user's."""
         super().succeed(pickled)
         if _MARK not in pickled[:_NEAR]:
@@ -44,7 +45,7 @@ class ChunkPart(Part):
         self.failures = {}
         super().fail(error)
 
-    def read(self, unpickle: Callable[[Part, bytes | bytearray], Any]) -> RemoteError | None:
+    def read(self, unpickle: Callable[[Part, Flat], Any]) -> RemoteError | None:
         """Make sure that the values are unpickled, and that failures are of the types that were raised."""
         super().read(unpickle)
         if self.failures:
@@ -75,7 +76,7 @@ class ChunkPart(Part):
         return [errors.get(place, value) for place, value in enumerate(values)]
 
 
-def unpickle_items(part: Part, pickled: bytes | bytearray) -> list[Any]:
+def unpickle_items(part: Part, pickled: Flat) -> list[Any]:
     """Unpickle the values of one chunk; those of failed items become exceptions."""
     items = cast("list[Any]", pickling.unpack(pickled))
     return [_item(part, item) if isinstance(item, FailedItem) else item for item in items]

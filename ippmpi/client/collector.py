@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ippmpi import clock
 from ippmpi.client.conditions import Changes
+from ippmpi.client.contents import Flat
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 
@@ -73,7 +74,7 @@ class Collector:
 
     # --- filled by the I/O thread ------------------------------------------------------------
 
-    def take(self, outcomes: Sequence[tuple[int, bytes | bytearray | RemoteError]]) -> None:
+    def take(self, outcomes: Sequence[tuple[int, Flat | RemoteError]]) -> None:
         """Take the pickled values, or the failures, of some parts."""
         now, parts = clock.now(), self.parts
         pieces = []

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ippmpi.client.collector import Collector
 from ippmpi.client.conditions import LateFuture
+from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
 from ippmpi.client.fields import Fields
 from ippmpi.client.parts import Part
@@ -32,10 +33,10 @@ class Owner(Protocol):
         """Take back tasks that have not started."""
 
 
-Unpickle = Callable[[Part, bytes | bytearray], Any]
+Unpickle = Callable[[Part, Flat], Any]
 
 
-def unpickle(part: Part, pickled: bytes | bytearray) -> Any:  # noqa: ARG001 - one of several such functions
+def unpickle(part: Part, pickled: Flat) -> Any:  # noqa: ARG001 - one of several such functions
     """Unpickle the value of one part as it is."""
     return pickling.unpack(pickled)
 

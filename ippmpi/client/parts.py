@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from ippmpi.client.contents import Flat
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
 from ippmpi.wire.exceptions import retyped
@@ -114,12 +115,12 @@ class Part:
         self.outputs: Sequence[dict[str, Any]] = ()
         self.executed = self.published = _NOTHING
         self._method = method
-        self._pickled: bytes | bytearray | None = None
+        self._pickled: Flat | None = None
         self._value: Any = None
 
     # --- filled by the I/O thread ------------------------------------------------------------
 
-    def succeed(self, pickled: bytes | bytearray) -> None:
+    def succeed(self, pickled: Flat) -> None:
         """Take the pickled value."""
         if pickled == NONE:
             self.state = State.READ
@@ -151,7 +152,7 @@ class Part:
 
     # --- read by any thread ------------------------------------------------------------------
 
-    def read(self, unpickle: Callable[[Part, bytes | bytearray], Any]) -> RemoteError | None:
+    def read(self, unpickle: Callable[[Part, Flat], Any]) -> RemoteError | None:
         """Make sure the value is unpickled; return the error if there is one instead."""
         pickled = self._pickled  # before the state: it is forgotten after that has changed
         if pickled is not None and self.state is State.PICKLED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from ippmpi.client.contents import Flat
 from ippmpi.client.parts import Metadata, Part
 from ippmpi.wire import pickling
 
@@ -46,7 +47,7 @@ class ExecuteReply:
         return f"<ExecuteReply[{self.execution_count}]: {text if len(text) <= 32 else text[:29] + '...'}>"
 
 
-def unpickle_reply(part: Part, pickled: bytes | bytearray) -> ExecuteReply:
+def unpickle_reply(part: Part, pickled: Flat) -> ExecuteReply:
     """Unpickle the reply of one engine and note its code and its ``Out`` value in the part."""
     reply = cast("dict[str, Any]", pickling.unpack(pickled))
     part.executed = {"execute_input": reply.get("source"), "execute_result": reply.get("result")}

@@ -21,7 +21,7 @@ from ippmpi import clock
 from ippmpi.client.beginnings import Beginnings
 from ippmpi.client.chunks import ChunkPart
 from ippmpi.client.collector import Collector
-from ippmpi.client.contents import BlobSource, BufferSink
+from ippmpi.client.contents import BlobSource, Flat, sink_for
 from ippmpi.client.engines import Engines
 from ippmpi.client.failures import lost_on_the_way, to_error
 from ippmpi.client.parts import Part
@@ -50,6 +50,9 @@ from ippmpi.wire.messages import (
 from ippmpi.wire.pickling import Blob, pack
 
 log = logging.getLogger(__name__)
+
+MOST_FILES = 100
+"""How many files for the hub may be open at a time: the user's program needs descriptors too."""
 
 WAITING_TOGETHER = 1000
 """How many tasks one ``StillWaiting`` names."""
@@ -128,6 +131,7 @@ class Requests:
         self._heard: set[int] = set()  # questions that the hub has, so that they are not sent again
         self._fresh = True
         self._was_connected = False
+        self._files = 0  # of the I/O thread
         self._handlers: dict[type[Message], Callable[[Any, Incoming], None]] = {
             Reply: self.on_reply,
             Replies: self.on_replies,
@@ -222,20 +226,26 @@ class Requests:
         self.transport.send(message, on_ack)
 
     def _send_large(self, message: Submit, blobs: list[Blob], pending: Pending) -> None:
-        contents = [self._content(blob) for blob in blobs]
-        offered = [content.transfer for content in contents if content.transfer]
+        offered: dict[int, BlobSource] = {}
+        contents = [self._content(blob, offered) for blob in blobs]
 
         def on_ack() -> None:
-            for transfer in offered:
+            for transfer, source in offered.items():
                 self.transport.withdraw(transfer)
+                self._files -= source.file is not None
+                source.close()
             pending.collector.release()
 
         self._send(msgspec.structs.replace(message, contents=contents), pending, on_ack)
 
-    def _content(self, blob: Blob) -> Content:
+    def _content(self, blob: Blob, offered: dict[int, BlobSource]) -> Content:
         if blob.size <= INLINE_LIMIT:
             return Content(inline=blob.join())
-        return Content(size=blob.size, transfer=self.transport.offer(BlobSource(blob)))
+        source = BlobSource(blob, self.transport.folder if self._files < MOST_FILES else "")
+        self._files += source.file is not None
+        transfer = self.transport.offer(source)
+        offered[transfer] = source
+        return Content(size=blob.size, transfer=transfer, path=source.file.path if source.file else "")
 
     def ask(self, question: Callable[[int], Message]) -> Future[Any]:
         """Send the message that *question* makes of a request number; return the future of its answer."""
@@ -393,22 +403,23 @@ class Requests:
         incoming.done()
 
     def _fetch(self, message: Reply, pending: Pending, index: int, incoming: Incoming) -> None:
-        sink = BufferSink(message.content.size)
+        sink = sink_for(message.content, self.transport.peer_pid)
 
         def on_end(whole: bool) -> None:
+            sink.close()
             self._finish(message, pending, index, sink.buffer if whole else None)
             incoming.done()
 
         # a hub that has lost its memory sends the reply again, see ``StillWaiting``
-        self.transport.accept(message.content.transfer, sink, on_end, lambda: None)
+        self.transport.accept(message.content.transfer, sink, on_end, sink.close)
 
-    def _finish(self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None) -> None:
+    def _finish(self, message: Reply, pending: Pending, index: int, value: Flat | None) -> None:
         if index not in pending.ended:  # else it came twice
             pending.collector.take([self._outcome(message, pending, index, value)])
 
     def _outcome(
-        self, message: Reply, pending: Pending, index: int, value: bytes | bytearray | None
-    ) -> tuple[int, bytes | bytearray | RemoteError]:
+        self, message: Reply, pending: Pending, index: int, value: Flat | None
+    ) -> tuple[int, Flat | RemoteError]:
         pending.end(index)
         collector = pending.collector
         part = collector.parts[index]

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from ippmpi.client.collector import Collector
+from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
 from ippmpi.client.futures import CallFuture, Owner, Unpickle, seconds, unpickle
 from ippmpi.client.parts import Part
@@ -183,7 +184,7 @@ class AsyncResult(CallFuture):
         joined = Collector.joined([r._collector.places() for r in results], keep=results[0]._collector.keep)
         unpickles = {id(part): result._unpickle for result in results for part in result._collector.parts}
 
-        def unpickle(part: Part, pickled: bytes | bytearray) -> Any:
+        def unpickle(part: Part, pickled: Flat) -> Any:
             return unpickles[id(part)](part, pickled)
 
         return AsyncResult(results[0]._owner, joined, unpickle=unpickle)

@@ -15,6 +15,7 @@ import msgspec
 
 from ippmpi.client.chunks import items_of, unpickle_items
 from ippmpi.client.collector import Collector
+from ippmpi.client.contents import Flat
 from ippmpi.client.failures import to_error
 from ippmpi.client.maps import FailedChunk
 from ippmpi.client.parts import Part
@@ -191,7 +192,7 @@ def _pending(result: StoredResult) -> Pending:
     return Pending(collector, 0, indices, len(parts))
 
 
-def unpickle_stored(part: Part, pickled: bytes | bytearray) -> Any:
+def unpickle_stored(part: Part, pickled: Flat) -> Any:
     """Unpickle the value of a part of which only the request is known."""
     if part.method == "execute":
         return unpickle_reply(part, pickled)

@@ -56,6 +56,14 @@ class Transport(Protocol):
     def inside(self) -> bool:
         """Say whether this is the I/O thread."""
 
+    @property
+    def folder(self) -> str:
+        """Return where files for the hub may be written; "" if it is on another host. From any thread."""
+
+    @property
+    def peer_pid(self) -> int:
+        """Return which process of this host the hub is, 0 if it is none."""
+
     def send(self, message: Message, on_ack: Callable[[], None] | None = None) -> None:
         """Queue *message*; *on_ack* is called when the hub's store has it."""
 
@@ -83,6 +91,8 @@ class LinkTransport:
         from ippmpi.net.link import LinkThread
 
         self._receiver = receiver
+        local = [endpoint for endpoint in dial.endpoints if endpoint.startswith("unix://")]
+        self._folder = os.path.dirname(local[0].removeprefix("unix://")) if local else ""
         self._thread: threading.Thread | None = None
         self._closed = False
         self._link = LinkThread(f"ippmpi {dial.peer}", dial, on_message=self._on_message, on_state=self._on_state)
@@ -96,6 +106,16 @@ class LinkTransport:
     def inside(self) -> bool:
         """Say whether this is the I/O thread."""
         return threading.current_thread() is self._thread
+
+    @property
+    def folder(self) -> str:
+        """Return where files for the hub may be written; "" if it is on another host. From any thread."""
+        return self._folder if self.peer_pid else ""
+
+    @property
+    def peer_pid(self) -> int:
+        """Return which process of this host the hub is, 0 if it is none."""
+        return self._conversation.peer_pid
 
     def send(self, message: Message, on_ack: Callable[[], None] | None = None) -> None:
         """Queue *message*; *on_ack* is called when the hub's store has it.

@@ -11,15 +11,16 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
+from ippmpi.controller.items import Arrival, FileArrival, Item, Nothing, Offer, open_given
 from ippmpi.controller.seams import Callback, Speaker
 from ippmpi.controller.shelf import Shelf
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import SMALLEST
 from ippmpi.net.quiet import Quiet
-from ippmpi.store.spool import Spool, SpoolFile
+from ippmpi.store.spool import Spool
 from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
 
 log = logging.getLogger(__name__)
@@ -37,89 +38,6 @@ LARGEST_CONTENT = 1 << 40
 
 MOST_CONTENTS = 100_000
 """Contents of one task that are transfers; more is a broken peer."""
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """One content. ``transfer`` is 0 once its sender has no part in it, ``on_end`` is None once it was called.
-
-    ``sender`` is None if it came to an earlier controller.
-
-    ``engine``: whose reply it is (-1: a request's content). ``broken``: it could not be written to
-    disk and is about to fail. ``interrupted``: its agent has died; the engine offers it again. It was so ``breaks``
-    times.
-    """
-
-    key: int
-    task: str
-    size: int
-    sender: Speaker | None
-    transfer: int
-    engine: int = -1
-    on_end: Callback | None = None
-    file: SpoolFile | None = None
-    broken: bool = False
-    interrupted: bool = False
-    breaks: int = 0
-    offers: dict[tuple[str, int], Offer] = field(default_factory=dict)
-
-    def end(self) -> None:
-        """Say, once, that nothing more will arrive."""
-        call, self.on_end = self.on_end, None
-        if call is not None:
-            call()
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Offer:
-    """An item that a peer may pull under ``number``. ``last``: when the peer has it, nobody needs it."""
-
-    item: Item
-    file: SpoolFile
-    receiver: Speaker
-    number: int
-    last: bool
-
-
-class _Arriving:
-    """Net's ``Sink`` of one item: lets those who pull it go on; a full disk fails it, not the controller."""
-
-    __slots__ = ("_failed", "_item", "size")
-
-    def __init__(self, item: Item, failed: Callable[[Item, str], None]) -> None:
-        self.size = item.size
-        self._item = item
-        self._failed = failed
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """Take the next bytes; what still comes after a failure is dropped, and what came before an interruption."""
-        item = self._item
-        if item.file is None or item.broken:
-            return
-        there = min(item.file.available() - offset, len(data))
-        try:
-            if there < len(data):
-                item.file.write(offset + there, data[there:])
-        except OSError as error:
-            item.broken = True
-            self._failed(item, f"it cannot be written to the controller's spool: {error}")
-        for offer in item.offers.values():
-            offer.receiver.more(offer.number)
-
-
-class _Nothing:
-    """Net's ``Source`` of a content that failed before it was offered."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def available(self) -> int:
-        """Return 0: nothing ever comes."""
-        return 0
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Never called, since nothing is available."""
-        raise OSError(f"bytes {start} to {stop} of a content that failed")
 
 
 class Contents:
@@ -216,7 +134,7 @@ class Contents:
         if number < 0 or not 0 < content.size <= LARGEST_CONTENT:
             raise ProtocolError(f"task {task[:200]}: transfer {number} of {content.size} bytes")
         self._last_key += 1
-        items.append(Item(self._last_key, task, content.size, sender, number))
+        items.append(Item(self._last_key, task, content.size, sender, number, path=content.path))
         return Content(size=content.size, transfer=self._last_key)
 
     def _interrupted(self, sender: Speaker, reply: Reply) -> Item | None:
@@ -228,7 +146,7 @@ class Contents:
                 reply.content.size,
             ):
                 item.interrupted = False
-                item.sender, item.transfer = sender, reply.content.transfer
+                item.sender, item.transfer, item.path = sender, reply.content.transfer, reply.content.path
                 return item
         return None
 
@@ -244,9 +162,11 @@ class Contents:
                 self._results.setdefault((item.task, item.engine), item.key)  # the hub drops one that came again
             self._shelf.make_room(lambda size=item.size: self._spool.fits(size))  # type: ignore[misc]
             try:
+                by_file = open_given(item, self._spool)
                 item.file = item.file or self._spool.create(item.key, item.size)
                 assert item.sender is not None
-                item.sender.accept(item.transfer, _Arriving(item, self._fail_soon), self._ending(item))
+                sink = (FileArrival if by_file else Arrival)(item, self._fail_soon)
+                item.sender.accept(item.transfer, sink, self._ending(item))
             except OSError as error:
                 self._fail(item, str(error))
             except ProtocolError as error:
@@ -256,6 +176,7 @@ class Contents:
     def _ending(self, item: Item) -> Callable[[bool], None]:
         def ended(whole: bool) -> None:
             item.transfer = 0  # the link has forgotten it
+            item.close_given()
             if whole and not item.broken:
                 item.end()
             elif not whole and item.engine >= 0:
@@ -308,6 +229,7 @@ class Contents:
         if item.transfer and item.sender is not None:
             item.sender.reject(item.transfer)
             item.transfer = 0
+        item.close_given()
         self._items.pop(item.key, None)
         self._shelf.take(item.key)
         if item.engine >= 0 and self._results.get((item.task, item.engine)) == item.key:
@@ -373,11 +295,13 @@ class Contents:
             return content
         if key not in numbers:
             numbers[key] = self._open(receiver, self._items.get(key), content.size, last=last)
-        return Content(size=content.size, transfer=numbers[key])
+        offer = self._offers.get(receiver.name, {}).get(numbers[key])
+        by_file = offer is not None and receiver.peer_pid and content.size >= SMALLEST
+        return Content(size=content.size, transfer=numbers[key], path=offer.file.handed if offer and by_file else "")
 
     def _open(self, receiver: Speaker, item: Item | None, size: int, *, last: bool) -> int:
         if item is None or item.file is None:  # it failed; the hub hears of it or has heard already
-            number = receiver.offer(_Nothing(size))
+            number = receiver.offer(Nothing(size))
             receiver.fail(number)
             return number
         item.file.retain()

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 
 from ippmpi.controller.absences import Absences, Patience
 from ippmpi.controller.archive import GIVEN_UP, Archive, missing
-from ippmpi.controller.contents import Contents, Item
+from ippmpi.controller.contents import Contents
+from ippmpi.controller.items import Item
 from ippmpi.controller.late import Late
 from ippmpi.controller.memory import Memory, trim
 from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker

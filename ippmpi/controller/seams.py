@@ -48,6 +48,10 @@ class Speaker(Protocol):
     def about(self) -> Mapping[str, object]:
         """Return what the peer said of itself."""
 
+    @property
+    def peer_pid(self) -> int:
+        """Return which process of this host it is, 0 if it is none."""
+
     def send(self, message: Message, *, on_ack: Callback | None = None, urgent: bool = False) -> None:
         """Queue a message."""
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from ippmpi import config, datapub
-from ippmpi.connection import host_prefix, load, node_folder
+from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
 from ippmpi.engine.mpi import WorldFacts, world_facts
@@ -87,11 +87,15 @@ class Options(NamedTuple):
 
 
 class NodePlace(NamedTuple):
-    """Where this node's agent is: its files in ``folder`` start with ``prefix``; ``key`` tells it its own engines."""
+    """Where this node's agent is: its files in ``folder`` start with ``prefix``; ``key`` tells it its own engines.
+
+    ``shared``: the controller is on this node too and can take files over.
+    """
 
     folder: Path
     prefix: str
     key: str
+    shared: bool = False
 
     @property
     def endpoint(self) -> str:
@@ -113,8 +117,14 @@ class Engine:
         builtins.__dict__["display"] = shell.display
         self._interrupts = Interrupts(self._stop)
         self._runner = Runner(
-            options.world, facts, namespace=namespace, shell=shell, output=output, interrupts=self._interrupts
+            options.world,
+            facts,
+            namespace=namespace,
+            shell=shell,
+            output=output,
+            interrupts=self._interrupts,
         )
+        self._runner.folder = str(place.folder) if place.shared else ""
         self._requests = requests = Requests(self._runner, self._send, self._interrupts.interrupt)
         self._handlers: dict[type[Message], Callable[[Delivery], None]] = {
             Run: requests.on_run,
@@ -306,7 +316,7 @@ _locks: list[int] = []  # open as long as this process lives
 
 def _prepare(options: Options) -> NodePlace:
     connection = load(options.file, role="engine")
-    place = NodePlace(node_folder(connection.folder_key), host_prefix(), connection.public)
+    place = NodePlace(node_folder(connection.folder_key), host_prefix(), connection.public, on_this_host(connection))
     lock = ensure_agent(place.folder, place.prefix, file=options.file, world=options.world)
     if lock is not None:
         _locks.append(lock)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ippmpi import clock
-from ippmpi.engine.memory import Arriving
+from ippmpi.engine.memory import Arriving, Unread, no_content
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Assigned, Content, ContentReady, Failure, Message, Reply, Revoke, Run
 
@@ -61,7 +61,7 @@ class Work(NamedTuple):
 
     task: str
     op: str
-    content: Buffer | Failure
+    content: Buffer | Unread | Failure
     sole: bool = False
 
 
@@ -73,7 +73,7 @@ class Request:
 
     __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "sole", "task")
 
-    def __init__(self, run: Run, content: Buffer | Failure | None, arriving: Arriving | None = None) -> None:
+    def __init__(self, run: Run, content: Buffer | Unread | Failure | None, arriving: Arriving | None = None) -> None:
         """Wait for *arriving* if there is no *content* yet."""
         self.task = run.task
         self.op = run.op
@@ -221,7 +221,7 @@ class Requests:
             request.content = _no_content(Content(), "its transfer broke off")
             return
         try:
-            request.content = arriving.map()
+            request.content = arriving.complete()
         except (OSError, ValueError) as error:
             request.content = _no_content(Content(), str(error))
 
@@ -245,6 +245,8 @@ class Requests:
         if request.arriving is not None:
             request.arriving.close()
             request.arriving = None
+        if isinstance(request.content, Unread):
+            request.content.close()
         self._hand_over()
         self._fail(request.task, "taken back before it started")
 
@@ -305,5 +307,4 @@ class Requests:
 
 
 def _no_content(content: Content, why: str) -> Failure:
-    size = f" of {content.size} bytes" if content.size else ""
-    return Failure("EngineError", f"the request's content{size} did not arrive: {why}", kind="EngineError")
+    return no_content(f" of {content.size} bytes" if content.size else "", why)

@@ -11,7 +11,7 @@ import msgspec
 from ippmpi import clock
 from ippmpi.engine.failures import describe
 from ippmpi.engine.interrupts import Interrupts
-from ippmpi.engine.memory import store
+from ippmpi.engine.memory import Unread, store
 from ippmpi.engine.mpi import WorldFacts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.output import Output
@@ -40,6 +40,7 @@ class Runner:
     Attributes:
         engine: this engine's id in the cluster, -1 until it is assigned.
         task: the task that runs now, or "".
+        folder: where a large result may become a file that a controller on this host takes over, or "".
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Runner:
         interrupts: Interrupts | None = None,
     ) -> None:
         """Run on *namespace*; flush *output* after each request; tell *interrupts* whose code runs."""
+        self.folder = ""
         self.engine = -1
         self.task = ""
         self._interrupts = interrupts or Interrupts(_nothing)
@@ -70,14 +72,14 @@ class Runner:
             "clear": self.clear,
         }
 
-    def run(self, task: str, op: str, content: Buffer | Failure) -> Outcome:
+    def run(self, task: str, op: str, content: Buffer | Unread | Failure) -> Outcome:
         """Do *op* with what the blob *content* holds; never raises. A failure instead of content is passed on."""
         started = clock.now()
         self.task = task
         self._namespace.origin = task.rpartition("-")[0]
         value: object = None
         failure = content if isinstance(content, Failure) else None
-        pickling.use(None if isinstance(content, Failure) else content)
+        pickling.use(None)
         if not isinstance(content, Failure):
             value, failure = self._guarded(task, op, content)
         self._tidy()
@@ -85,12 +87,13 @@ class Runner:
         self.task = ""
         return outcome
 
-    def _guarded(self, task: str, op: str, content: Buffer) -> tuple[object, Failure | None]:
+    def _guarded(self, task: str, op: str, content: Buffer | Unread) -> tuple[object, Failure | None]:
         """Run the user's part: the only place where an interrupt may strike, and where anything may be raised."""
         try:
             try:
                 self._interrupts.task = task
-                return self._perform(op, content), None
+                here = content.read() if isinstance(content, Unread) else content  # may take a second
+                return (None, here) if isinstance(here, Failure) else (self._perform(op, here), None)
             finally:
                 self._interrupts.task = ""
         except BaseException as error:  # sys.exit is the user's too; a second interrupt may strike in the finally
@@ -101,6 +104,7 @@ class Runner:
         operation = self._operations.get(op)
         if operation is None:
             raise LookupError(f"no operation {op!r}; have {', '.join(self._operations)}")
+        pickling.use(content)
         return operation(unpack(content))
 
     # --- the operations ------------------------------------------------------------------------
@@ -143,7 +147,7 @@ class Runner:
         content, memory = Content(), None
         if failure is None:
             try:
-                content, memory = store(pack(value))
+                content, memory = store(pack(value), self.folder)
             except Exception as error:  # whatever a __reduce__ of the user's raises
                 failure = _unsendable(value, error)
         if failure is not None:

@@ -34,10 +34,15 @@ LONGEST_ABOUT = 16 * 1024
 class Wire(Protocol):
     """One open connection.
 
-    ``on_room``: called when ``full`` is no longer so.
+    ``on_room``: called when ``full`` is no longer so. ``peer_pid``: which process of this host is at the other end
+    (0: it is on another, or the wire does not tell).
     """
 
     on_room: Callable[[], None] | None
+
+    @property
+    def peer_pid(self) -> int:
+        """Return the process at the other end, if it is on this host."""
 
     def full(self) -> bool:
         """Say whether so much waits to leave that chunks should wait where they are."""
@@ -148,6 +153,11 @@ class Conversation:
         """Do not take content *transfer* (any more)."""
         self.transfers.reject(transfer)
         self.touch()
+
+    @property
+    def peer_pid(self) -> int:
+        """Which process of this host the peer is: files may be handed to it, and taken from it; 0: none, or unknown."""
+        return 0 if self.control is None else self.control.peer_pid
 
     @property
     def backlog(self) -> int:

@@ -45,6 +45,8 @@ class RouterWire:
 
     __slots__ = ("_forget", "_rid", "_socket", "_source", "connection", "on_room")
 
+    peer_pid = 0
+
     def __init__(
         self, socket: zmq.Socket[bytes], rid: bytes, source: Source, forget: Callable[[bytes], object]
     ) -> None:

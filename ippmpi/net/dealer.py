@@ -41,6 +41,8 @@ _BROKEN = (
 class Dealer:
     """One connection. ``on_frame(record, data)``; ``on_broken(why)`` once, not after ``close``."""
 
+    peer_pid = 0
+
     def __init__(
         self,
         loop: Loop,

@@ -56,6 +56,7 @@ class Stream:
     Attributes:
         largest: bytes that a frame, and what belongs to it, may have.
         on_room: called when ``full`` is no longer so.
+        peer_pid: the process at the other end, as the kernel knows it; 0 if that cannot be said here.
     """
 
     def __init__(self, loop: Loop, sock: socket.socket, on_frame: OnFrame, on_broken: OnBroken) -> None:
@@ -66,6 +67,7 @@ class Stream:
         self._loop = loop
         self._sock: socket.socket | None = sock
         self._fd = sock.fileno()
+        self.peer_pid = _credentials(sock)[0]
         self._on_frame, self._on_broken = on_frame, on_broken
         self.largest = LARGEST_FRAME
         self.on_room: Callable[[], None] | None = None
@@ -303,8 +305,12 @@ class Doorstep:
 
 def peer_uid(sock: socket.socket) -> int | None:
     """Return the user id of the process at the other end, None where the system does not tell."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int | None]:
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        return None
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
-    return int(uid)
+        return 0, None
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return int(pid), int(uid)

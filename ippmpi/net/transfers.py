@@ -4,13 +4,18 @@ The receiver of a transfer grants a range; the sender sends chunks inside it, ro
 its transfers. All state that matters is the receiver's: after a break it grants again from where it
 is and the sender follows. The window is about 0.2 s of the measured bandwidth, so that a control
 message that shares the wire (one SSH stream) waits no longer than that.
+
+Between processes of one host the bytes need not cross the wire: a receiver that has opened the file named beside
+the transfer (a ``FileSink``) says so in its grants, and a chunk then says that they are in that file. Whatever
+cannot be done that way is sent, chunk by chunk.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
@@ -20,10 +25,13 @@ from ippmpi.wire.messages import Chunk, Grant
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+log = logging.getLogger(__name__)
+
 CHUNK_BYTES = 1024 * 1024  # per byte three times faster than one 64 MB message (fresh pages for each big buffer)
+PLACED_BYTES = 8 * 1024 * 1024  # of a chunk in a file: about 3 ms in which a thread that has other work copies
 SMALLEST_CHUNK = 32 * 1024
 SMALLEST_WINDOW = 256 * 1024
-LARGEST_WINDOW = 8 * 1024 * 1024
+LARGEST_WINDOW = 2 * PLACED_BYTES  # of a file one is filled while the other is read
 WINDOW_S = 0.2
 RATE_SAMPLE_S = 0.05
 
@@ -41,6 +49,9 @@ class Source(Protocol):
     def read(self, start: int, stop: int) -> Buffer:
         """Return bytes ``start`` up to ``stop``; OSError if they cannot be had (the transfer then fails)."""
 
+    def place(self, start: int, stop: int) -> None:
+        """Put them into the file named beside the transfer; OSError if that cannot be (they are sent then)."""
+
 
 class Sink(Protocol):
     """Where the bytes of an incoming transfer go."""
@@ -53,13 +64,23 @@ class Sink(Protocol):
         """Take the next bytes; they come in order and without gaps."""
 
 
+@runtime_checkable
+class FileSink(Sink, Protocol):
+    """A sink that has opened the file named beside the transfer."""
+
+    def placed(self, offset: int, count: int) -> None:
+        """Take the next bytes from that file; OSError if they cannot be had there (they are sent then)."""
+
+
 class Outgoing(msgspec.Struct):
-    """One content on its way out."""
+    """One content on its way out. ``step``: bytes of a chunk, so that at least two are in what was granted last."""
 
     source: Source
     position: int = 0
     limit: int = 0
+    step: int = CHUNK_BYTES
     failed: bool = False
+    by_file: bool = False
 
 
 class Incoming(msgspec.Struct):
@@ -70,6 +91,7 @@ class Incoming(msgspec.Struct):
     on_lost: Callable[[], None] | None = None
     received: int = 0
     granted: int = 0
+    by_file: bool = False
 
 
 class Transfers:
@@ -122,6 +144,8 @@ class Transfers:
         if grant.start >= 0:
             out.position = grant.start  # the first grant on this connection
         out.limit = grant.limit
+        out.step = min(CHUNK_BYTES, max(SMALLEST_CHUNK, (grant.limit - out.position) // 2))
+        out.by_file = grant.by_file
         return None
 
     def rewind(self) -> None:
@@ -147,8 +171,18 @@ class Transfers:
         stop = min(out.limit, out.source.available())
         if stop <= out.position:
             return None
-        wish = max(SMALLEST_CHUNK, (out.limit - out.position) // 2)
-        start, stop = out.position, min(stop, out.position + min(CHUNK_BYTES, wish))
+        start = out.position
+        if out.by_file:
+            placed = min(stop, start + PLACED_BYTES)
+            try:
+                out.source.place(start, placed)
+            except OSError as error:
+                log.debug("transfer %d is sent from byte %d on: %s", number, start, error)
+                out.by_file = False  # until the next grant
+            else:
+                out.position = placed
+                return Chunk(number, start, placed=placed - start), b""
+        stop = min(stop, start + out.step)
         try:
             data = out.source.read(start, stop)
         except OSError:  # a disk that fails, a process that is gone: this content is lost, not the link
@@ -176,7 +210,7 @@ class Transfers:
         if sink.size == 0:
             on_end(True)
             return
-        self._incoming[transfer] = Incoming(sink, on_end, on_lost)
+        self._incoming[transfer] = Incoming(sink, on_end, on_lost, by_file=isinstance(sink, FileSink))
         self._grant(transfer)
 
     def reject(self, transfer: int) -> None:
@@ -184,16 +218,17 @@ class Transfers:
         self._incoming.pop(transfer, None)
         self._grants.append(Grant(transfer, 0, -1))
 
-    def _share(self) -> int:
-        return max(SMALLEST_CHUNK, self._window // max(1, len(self._incoming)))
+    def _share(self, incoming: Incoming) -> int:
+        window = LARGEST_WINDOW if incoming.by_file else self._window
+        return max(SMALLEST_CHUNK, window // max(1, len(self._incoming)))
 
     def _grant(self, transfer: int, *, again: bool = False) -> None:
         incoming = self._incoming[transfer]
-        limit = min(incoming.sink.size, incoming.received + self._share())
+        limit = min(incoming.sink.size, incoming.received + self._share(incoming))
         if again or limit > incoming.granted:
             start = incoming.received if again or not incoming.granted else -1
             incoming.granted = limit
-            self._grants.append(Grant(transfer, start, limit))
+            self._grants.append(Grant(transfer, start, limit, incoming.by_file))
 
     def take_grants(self) -> list[Grant]:
         """Return the grants to be sent now."""
@@ -217,16 +252,32 @@ class Transfers:
             return
         if chunk.offset != incoming.received:
             return
-        if incoming.received + len(data) > incoming.granted:
-            raise ProtocolError(f"transfer {chunk.transfer}: {len(data)} bytes at {chunk.offset} exceed the grant")
-        incoming.sink.write(chunk.offset, data)
-        incoming.received += len(data)
-        self._measure(len(data), now)
+        count = chunk.placed or len(data)
+        if not 0 <= count <= incoming.granted - incoming.received:
+            raise ProtocolError(f"transfer {chunk.transfer}: {count} bytes at {chunk.offset} exceed the grant")
+        if chunk.placed:
+            self._take_placed(incoming, chunk)
+        else:
+            incoming.sink.write(chunk.offset, data)
+            incoming.received += count
+            self._measure(count, now)
         if incoming.received == incoming.sink.size:
             del self._incoming[chunk.transfer]
             incoming.on_end(True)
-        elif incoming.granted - incoming.received <= self._share() // 2:
+        elif incoming.granted - incoming.received <= self._share(incoming) // 2:
             self._grant(chunk.transfer)
+
+    def _take_placed(self, incoming: Incoming, chunk: Chunk) -> None:
+        """Have bytes taken from their file; if that fails, ask for them by wire."""
+        if not incoming.by_file or not isinstance(incoming.sink, FileSink):
+            raise ProtocolError(f"transfer {chunk.transfer}: bytes in a file that was not asked for")
+        try:
+            incoming.sink.placed(chunk.offset, chunk.placed)
+            incoming.received += chunk.placed
+        except OSError as error:
+            log.debug("transfer %d is pulled from byte %d on: %s", chunk.transfer, chunk.offset, error)
+            incoming.by_file = False
+            self._grant(chunk.transfer, again=True)
 
     def _measure(self, size: int, now: float) -> None:
         self._sample_bytes += size

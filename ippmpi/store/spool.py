@@ -13,6 +13,8 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+from ippmpi.handed import copy, path_of
+
 SPOOL_BYTES = 16 << 30
 
 PREFIX = "content-"
@@ -45,12 +47,30 @@ class SpoolFile:
             OSError: the disk is full or broken.
             ValueError: they are not the next bytes, or more than ``size``.
         """
-        if offset != self._received or offset + len(data) > self.size:
-            raise ValueError(f"bytes {offset} to {offset + len(data)}, but {self._received} of {self.size} are there")
+        self._check_next(offset, len(data))
         while data:
             written = os.pwrite(self._fd, data, self._received)
             self._received += written
             data = data[written:]
+
+    def placed(self, offset: int, count: int, given: int = -1) -> None:
+        """Take the next bytes, which are in the file open as *given*, or by default were put into this file itself.
+
+        Raises:
+            OSError: they are not in there, or the disk is full or broken.
+            ValueError: as in ``write``.
+        """
+        self._check_next(offset, count)
+        stop = offset + count
+        if given >= 0:
+            copy(given, self._fd, offset, stop)
+        elif os.fstat(self._fd).st_size < stop:
+            raise OSError(errno.EIO, f"the file ends before byte {stop}")
+        self._received = stop
+
+    def _check_next(self, offset: int, count: int) -> None:
+        if offset != self._received or offset + count > self.size:
+            raise ValueError(f"bytes {offset} to {offset + count}, but {self._received} of {self.size} are there")
 
     # --- source ------------------------------------------------------------------------------
 
@@ -67,6 +87,14 @@ class SpoolFile:
                 raise OSError(errno.EIO, f"the spool file ends at {start + len(data)}, not at {stop}")
             data += more
         return data
+
+    def place(self, start: int, stop: int) -> None:
+        """Do nothing: what has arrived is in the file already."""
+
+    @property
+    def handed(self) -> str:
+        """Where another process of this host may open the file as long as it is owned here."""
+        return path_of(self._fd)
 
     # --- owners ------------------------------------------------------------------------------
 
@@ -118,15 +146,35 @@ class Spool:
         Raises:
             OSError: there is no room, or no descriptor; the text says which and what to do.
         """
+        self._check_room(size)
+        path = self._path(key)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return self._enter(SpoolFile(path, fd, size, self._forget))
+
+    def adopt(self, key: int, size: int, fd: int) -> SpoolFile:
+        """Give the name *key* to the file without a name that is open as *fd*, and own *fd*.
+
+        It is to have *size* bytes, which others may put there; see ``SpoolFile.placed``. Raises OSError, and does not
+        own *fd* then, if there is no room, or if it has, or once had, a name, or is on another file system.
+        """
+        self._check_room(size)
+        if os.fstat(fd).st_nlink:
+            raise OSError(errno.EEXIST, "the file has a name already")
+        path = self._path(key)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # with a descriptor of the folder, since link(2) alone would not follow the link in /proc
+            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+        return self._enter(SpoolFile(path, fd, size, self._forget))
+
+    def _check_room(self, size: int) -> None:
         if not self.fits(size):
             raise OSError(
                 errno.ENOSPC,
                 f"the controller's spool holds {self.used_bytes} of at most {self._limit} bytes, {size} more do not "
                 "fit: wait for earlier work, or raise the setting spool_bytes",
             )
-        path = self._path(key)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        return self._enter(SpoolFile(path, fd, size, self._forget))
 
     def reopen(self, key: int, size: int) -> SpoolFile | None:
         """Return the content of *size* bytes that an earlier controller has named *key*; None if it is not whole."""

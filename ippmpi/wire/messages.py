@@ -43,7 +43,9 @@ class Content(Record, frozen=True):
 
     Exactly one way: ``inline`` (``transfer`` is 0), or transfer number ``transfer`` of this link
     (``size`` bytes follow on the data connection), or, between agent and engine on one host, the
-    memory file that can be opened at ``path`` (complete once ``ContentReady(transfer)`` came).
+    file that can be opened at ``path`` (complete once ``ContentReady(transfer)`` came). Between the
+    controller and a peer on its host a transfer may have a ``path`` too: a file that the sender can
+    put the bytes into instead of sending them (``Grant.by_file``, ``ippmpi/handed.py``).
     """
 
     inline: bytes = b""
@@ -515,16 +517,22 @@ class Grant(LinkRecord, frozen=True):
 
     ``start`` -1: go on from where you are (the first grant on a connection says where).
     ``limit`` -1: stop sending, this transfer is not wanted any more.
+    ``by_file``: put them into the file that was named beside the transfer; it is open here.
     """
 
     transfer: int
     start: int
     limit: int
+    by_file: bool = False
 
 
 class Chunk(LinkRecord, frozen=True):
-    """Bytes of a transfer at ``offset``; they follow in the next frame. ``failed``: there will be no more."""
+    """Bytes of a transfer at ``offset``; they follow in the next frame. ``failed``: there will be no more.
+
+    ``placed``: nothing follows; so many bytes are in the file that was named beside the transfer.
+    """
 
     transfer: int
     offset: int
     failed: bool = False
+    placed: int = 0

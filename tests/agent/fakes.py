@@ -94,6 +94,7 @@ class Talk:
         self.urgent: list[Message] = []
         self.acks: list[Callable[[], None] | None] = []
         self.backlog = 0
+        self.peer_pid = 0
         self.offered: dict[int, Any] = {}
         self.accepted: dict[int, tuple[Any, Callable[[bool], None]]] = {}
         self.rejected: list[int] = []

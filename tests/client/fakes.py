@@ -103,6 +103,9 @@ class FakeHub:
     def call_soon(self, call: Callable[[], None]) -> None:
         self._calls.put(call)
 
+    folder = ""
+    peer_pid = 0
+
     def inside(self) -> bool:
         return threading.current_thread() is self._thread
 

@@ -146,6 +146,8 @@ class Records:
 
 
 class _Wire:
+    peer_pid = 0
+
     def __init__(self, frames: deque[tuple[bytes, bytes]]) -> None:
         self._frames = frames
 
@@ -177,6 +179,11 @@ class Pair:
         for side, frames in ((self.near, self._to_far), (self.far, self._to_near)):
             side.open_control(_Wire(frames), known=True, received=0)
             side.open_data(_Wire(frames))
+
+    def local(self, pid: int) -> None:
+        """Let the peer be process *pid* of this host."""
+        assert isinstance(self.near.control, _Wire)
+        self.near.control.peer_pid = pid
 
     def say(self, message: Message) -> None:
         self.far.send(message, on_ack=lambda: self.acked.append(message))

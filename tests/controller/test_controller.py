@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
@@ -15,6 +16,7 @@ from ippmpi.controller.controller import Controller
 from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.errors import ProtocolError
+from ippmpi.handed import HandedFile, take, write
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.store.spool import Spool
@@ -660,3 +662,203 @@ def test_those_who_were_there_are_waited_for_after_a_restart(scene: Scene) -> No
     ((peer, why),) = scene.brain.heard("gone")
     assert peer == "agent:w@far"
     assert "out of reach for 12 s" in str(why)
+
+
+# --- contents that are handed over as files ------------------------------------------------------
+
+
+class Placing(Bytes):
+    """A source with a file, which has room for *room* bytes; ``sent``: bytes that went by wire."""
+
+    def __init__(self, file: HandedFile, room: int = len(BIG)) -> None:
+        super().__init__(BIG)
+        self.file, self.room, self.sent = file, room, 0
+
+    def place(self, start: int, stop: int) -> None:
+        if stop > self.room:
+            raise OSError("full")
+        write(self.file.fd, [BIG[start:stop]], start)
+
+    def read(self, start: int, stop: int) -> bytes:
+        self.sent += stop - start
+        return super().read(start, stop)
+
+
+class Reading(Bytes):
+    """A sink that reads the controller's file at *path*."""
+
+    def __init__(self, content: Content) -> None:
+        super().__init__(size=content.size)
+        self.fd = take(content.path, content.size, os.getpid())
+
+    def placed(self, offset: int, count: int) -> None:
+        self.write(offset, memoryview(os.pread(self.fd, count, offset)))
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HandedFile]:
+    monkeypatch.setattr("ippmpi.net.transfers.PLACED_BYTES", len(BIG) // 3)
+    file = HandedFile(str(tmp_path), len(BIG))
+    yield file
+    file.close()
+
+
+def handing(pair: Pair, source: Placing) -> Content:
+    return Content(size=len(BIG), transfer=pair.far.offer(source), path=source.file.path)
+
+
+def run_content(scene: Scene) -> Content:
+    run = only(scene.agent.got)
+    assert isinstance(run, Run)
+    return run.contents[0]
+
+
+def read_all(scene: Scene, pair: Pair, content: Content) -> bytes:
+    sink, ends = Reading(content), []
+    pair.far.accept(content.transfer, sink, ends.append)
+    scene.pump()
+    os.close(sink.fd)
+    assert ends == [True]
+    return bytes(sink.data)
+
+
+def test_a_content_put_into_its_givers_file_is_the_spool_s_own_and_is_handed_on(scene: Scene, file: HandedFile) -> None:
+    scene.client.local(os.getpid())
+    scene.agent.local(os.getpid())
+    scene.client.chunks = 1
+    source = Placing(file)
+    message = scene.submit(handing(scene.client, source))
+    (stored,) = scene.spool._folder.glob("content-*")
+    assert stored.stat().st_size > 0
+    assert not scene.records.kept, "what is stored is whole"
+    scene.client.chunks = 1000
+    scene.pump()
+    scene.records.commit()
+    scene.pump()
+    assert scene.client.acked == [message]
+    file.close()  # as a client that was killed would
+    assert read_all(scene, scene.agent, run_content(scene)) == BIG
+    assert stored.read_bytes() == BIG
+    sink, ends = scene.pull(scene.agent, run_content(scene))  # it may be pulled as well
+    assert (bytes(sink.data), ends, source.sent) == (BIG, [True], 0)
+
+
+def test_a_content_is_read_from_the_spool_while_it_still_comes(scene: Scene, file: HandedFile) -> None:
+    scene.client.local(os.getpid())
+    scene.agent.local(os.getpid())
+    scene.client.chunks = 1
+    scene.submit(handing(scene.client, Placing(file)))
+    content = run_content(scene)
+    sink = Reading(content)
+    scene.agent.far.accept(content.transfer, sink, lambda _: None)
+    scene.pump()
+    assert 0 < len(sink.data) < len(BIG)
+    scene.client.chunks = 1000
+    scene.pump()
+    assert sink.data == BIG
+    os.close(sink.fd)
+
+
+def test_a_peer_on_another_host_pulls_what_was_handed_over(scene: Scene, file: HandedFile) -> None:
+    scene.client.local(os.getpid())
+    scene.submit(handing(scene.client, Placing(file)))
+    content = run_content(scene)
+    assert content.path == ""
+    sink, ends = scene.pull(scene.agent, content)
+    assert (bytes(sink.data), ends) == (BIG, [True])
+
+
+def test_a_peer_on_this_host_reads_what_came_by_wire(scene: Scene) -> None:
+    scene.agent.local(os.getpid())
+    content, _ = scene.offer(scene.client)
+    scene.submit(content)
+    assert read_all(scene, scene.agent, run_content(scene)) == BIG
+
+
+@pytest.mark.parametrize("what", ["remote", "dead", "other", "elsewhere", "full"])
+def test_what_cannot_be_taken_over_arrives_all_the_same(scene: Scene, file: HandedFile, what: str) -> None:
+    """A path from another host, of a process that has died, of another one, on another file system; a full disk."""
+    scene.client.local({"remote": 0, "other": os.getppid()}.get(what, os.getpid()))
+    source = Placing(file, 2_000_000 if what == "full" else len(BIG))
+    content = handing(scene.client, source)
+    if what == "dead":
+        file.close()
+    if what == "elsewhere":
+        os.close(file.detach())
+        file.fd = os.memfd_create("x")
+        content = msgspec.structs.replace(content, path=file.path)
+    scene.submit(content)
+    sink, ends = scene.pull(scene.agent, run_content(scene))
+    assert (bytes(sink.data), ends) == (BIG, [True])
+    assert source.sent == {"elsewhere": 0, "full": len(BIG) - 2_000_000}.get(what, len(BIG))
+    assert len(scene.spool) == 1
+
+
+def test_a_content_without_room_in_the_spool_fails_whoever_has_it_in_a_file(tmp_path: Path, file: HandedFile) -> None:
+    scene = Scene(tmp_path / "small", 1_000_000)
+    scene.client.local(os.getpid())
+    scene.submit(handing(scene.client, Placing(file)))
+    ((_, _, why),) = scene.brain.heard("content_failed")
+    assert "at most 1000000 bytes" in str(why)
+    assert not list((tmp_path / "small").iterdir())
+
+
+@pytest.mark.parametrize("again", ["same", "new", "wire"])
+def test_the_rest_of_a_result_comes_from_another_agent_of_its_engine(
+    scene: Scene, file: HandedFile, tmp_path: Path, again: str
+) -> None:
+    """The engine's file is the spool's already, or it has another one now, or the new agent cannot hand it on."""
+    scene.agent.local(os.getpid())
+    scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)])
+    scene.agent.chunks = 1
+    scene.agent.say(Reply(TASK, 0, handing(scene.agent, Placing(file))))
+    scene.pump()
+    reply = only(scene.client.got)
+    assert isinstance(reply, Reply)
+    scene.agent.near.open_control(scene.agent.near.control, known=False, received=0)  # another process
+    scene.agent = scene.post.add(Pair(AGENT, "agent"))
+    scene.agent.local(os.getpid())
+    other = HandedFile(str(tmp_path), len(BIG)) if again == "new" else file
+    content = handing(scene.agent, Placing(other))
+    if again == "wire":
+        content = msgspec.structs.replace(content, path="")
+    scene.on(Reply, lambda peer, m: [])
+    scene.agent.say(Reply(TASK, 0, content))
+    sink, ends = scene.pull(scene.client, reply.content)
+    assert (bytes(sink.data), ends) == (BIG, [True])
+    assert len(scene.spool) == 1
+    other.close()
+
+
+def test_a_result_that_was_handed_over_is_restored(scene: Scene, file: HandedFile) -> None:
+    scene.agent.local(os.getpid())
+    scene.on(Reply, lambda peer, m: [Keep(TaskId(m.task), m), Send(CLIENT, m)])
+    scene.agent.say(Reply(TASK, 0, handing(scene.agent, Placing(file))))
+    scene.pump()
+    stored = scene.records.kept[0].message
+    assert isinstance(stored, Reply)
+    assert stored.content.path == ""
+    again = Scene(scene.spool._folder)
+    again.records.kept.append(Keep(TASK, stored))
+    again.controller.restore(Past(spooled=[stored]))
+    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0])])
+    again.client.local(os.getpid())
+    again.client.say(StillWaiting([]))
+    again.pump()
+    found = only(again.client.got)
+    assert isinstance(found, Reply)
+    assert read_all(again, again.client, found.content) == BIG
+
+
+def test_what_an_earlier_controller_took_over_is_copied_by_the_next_one(scene: Scene, file: HandedFile) -> None:
+    scene.client.local(os.getpid())
+    scene.client.chunks = 1
+    scene.submit(handing(scene.client, Placing(file)))
+    again = Scene(scene.spool._folder)
+    again.controller.restore(Past())
+    again.client.local(os.getpid())
+    source = Placing(file)
+    again.submit(handing(again.client, source))
+    sink, ends = again.pull(again.agent, run_content(again))
+    assert (bytes(sink.data), ends, source.sent) == (BIG, [True], 0)
+    again.spool.close()

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from helpers import handed
 from ippmpi.engine.requests import Requests
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import (
@@ -365,3 +367,32 @@ def test_a_content_that_its_living_agent_does_not_have_is_a_failure(agent: Agent
     agent.run("c-1", Content(size=10, transfer=4, path=f"/proc/{os.getpid()}/fd/999999"))
     work = agent.take()
     assert "did not arrive" in work.content.evalue
+
+
+def test_a_handed_content_is_read_when_its_turn_comes_and_is_writable(agent: Agent, tmp_path: Path) -> None:
+    file = handed(tmp_path, b"0123456789")
+    agent.run("a", Content(size=10, transfer=1, path=file.path))
+    agent.say(ContentReady(1))
+    file.close()
+    content = agent.take().content.read()
+    content[0:2] = b"xx"
+    assert content[:] == b"xx23456789"
+
+
+def test_a_handed_content_that_is_taken_back_is_closed(agent: Agent, tmp_path: Path) -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    file = handed(tmp_path, b"0123456789")
+    agent.run("a", Content(size=10, transfer=1, path=file.path))
+    agent.say(ContentReady(1))
+    file.close()
+    agent.say(Revoke("a", [3]))
+    assert agent.requests.take() is None
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_handed_content_that_is_cut_short_is_a_failure(agent: Agent, tmp_path: Path) -> None:
+    file = handed(tmp_path, b"0123456789")
+    agent.run("a", Content(size=20, transfer=1, path=file.path))
+    agent.say(ContentReady(1))
+    assert "ends at 10, not at 20" in agent.take().content.read().evalue
+    file.close()

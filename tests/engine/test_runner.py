@@ -5,12 +5,15 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers import handed
 from ippmpi.engine.failures import MOST_TEXT
+from ippmpi.engine.memory import Unread
 from ippmpi.errors import UnmetDependency
 from ippmpi.wire.messages import INLINE_LIMIT, Failure
 from ippmpi.wire.pickling import pack, unpack
@@ -184,3 +187,33 @@ def test_the_same_request_twice_gives_equal_results(bench: Any) -> None:
     blob = pack((sys.getrecursionlimit, (), {})).join()
     first, second = (bench.runner.run("aaa-1", "apply", blob).reply.content for _ in range(2))
     assert first == second
+
+
+def test_a_large_result_is_a_file_for_a_controller_on_this_host(bench: Any, tmp_path: Path) -> None:
+    bench.runner.folder = str(tmp_path)
+    outcome = bench.runner.run("aaa-1", "apply", pack((lambda: np.arange(1_000_000), (), {})).join())
+    content, memory = outcome.reply.content, outcome.memory
+    assert str(tmp_path) in os.readlink(content.path)
+    assert unpack(os.pread(memory, content.size + 1, 0)).sum() == 499_999_500_000
+    os.close(memory)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_handed_content_is_read_when_it_runs(bench: Any, tmp_path: Path, cut: int) -> None:
+    blob = pack((len, ("four",), {}), "cloudpickle").join()
+    fd = handed(tmp_path, blob[: len(blob) - cut]).detach()
+    reply = bench.runner.run("aaa-1", "apply", Unread(fd, len(blob))).reply
+    if cut:
+        assert reply.failure.kind == "EngineError"
+        assert f"content of {len(blob)} bytes did not arrive" in reply.failure.evalue
+    else:
+        assert unpack(reply.content.inline) == 4
+        assert reply.content.inline == pack(4, "cloudpickle").join(), "the answer is pickled as the question was"
+    assert not os.path.exists(f"/proc/self/fd/{fd}")
+
+
+def test_a_folder_that_cannot_be_used_makes_a_result_a_memory_file(bench: Any, tmp_path: Path) -> None:
+    bench.runner.folder = str(tmp_path / "gone")
+    outcome = bench.runner.run("aaa-1", "apply", pack((lambda: np.arange(1_000_000), (), {})).join())
+    assert "memfd" in os.readlink(outcome.reply.content.path)
+    os.close(outcome.memory)

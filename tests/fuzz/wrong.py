@@ -97,8 +97,8 @@ def records_for(messages: st.SearchStrategy[Message]) -> st.SearchStrategy[tuple
     batches = st.builds(Batch, numbers, numbers, numbers, carried)
     return st.one_of(
         st.tuples(batches, st.just(b"")),
-        st.tuples(st.builds(Grant, numbers, numbers, numbers), blobs),
-        st.tuples(st.builds(Chunk, numbers, numbers, st.booleans()), blobs),
+        st.tuples(st.builds(Grant, numbers, numbers, numbers, st.booleans()), blobs),
+        st.tuples(st.builds(Chunk, numbers, numbers, st.booleans(), numbers), blobs),
     )
 
 

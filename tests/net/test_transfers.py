@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ippmpi.errors import ProtocolError
-from ippmpi.net.transfers import LARGEST_WINDOW, SMALLEST_CHUNK, SMALLEST_WINDOW, Transfers
+from ippmpi.net.transfers import CHUNK_BYTES, LARGEST_WINDOW, SMALLEST_CHUNK, SMALLEST_WINDOW, Transfers
 from ippmpi.wire.messages import Chunk, Grant
 
 
@@ -27,9 +27,38 @@ class Bytes:
     def read(self, start: int, stop: int) -> bytes:
         return bytes(self.data[start:stop])
 
+    def place(self, start: int, stop: int) -> None:
+        raise OSError(f"no file for bytes {start} to {stop}")
+
     def write(self, offset: int, data: memoryview) -> None:
         assert offset == len(self.data)
         self.data += data
+
+
+class Giver(Bytes):
+    """A source with a file, which has room for *room* bytes."""
+
+    def __init__(self, data: bytes, file: bytearray, room: int) -> None:
+        super().__init__(data)
+        self.file, self.room = file, room
+
+    def place(self, start: int, stop: int) -> None:
+        if stop > self.room:
+            raise OSError("full")
+        self.file[start:stop] = self.data[start:stop]
+
+
+class Taker(Bytes):
+    """A sink that takes what is in *file*, of which it can read *readable* bytes."""
+
+    def __init__(self, size: int, file: bytearray, readable: int) -> None:
+        super().__init__(size=size)
+        self.file, self.readable = file, readable
+
+    def placed(self, offset: int, count: int) -> None:
+        if offset + count > self.readable:
+            raise OSError("broken")
+        self.write(offset, memoryview(self.file)[offset : offset + count])
 
 
 def carry(sender: Transfers, receiver: Transfers, now: float = 0.0, chunks: int | None = None) -> int:
@@ -159,6 +188,62 @@ def test_more_than_granted_is_a_protocol_error() -> None:
     receiver.accept(1, Bytes(size=LARGEST_WINDOW * 4), lambda ok: None)
     with pytest.raises(ProtocolError, match="exceed the grant"):
         receiver.on_chunk(Chunk(1, 0), memoryview(bytes(SMALLEST_WINDOW + 1)), 0.0)
+
+
+def test_a_fast_link_carries_full_chunks_however_the_grants_come() -> None:
+    sender, receiver = Transfers(), Transfers()
+    size, sizes, ends, now = 200 * CHUNK_BYTES, [], [], 0.0
+    receiver.accept(sender.offer(Bytes(bytes(size))), Bytes(size=size), ends.append)
+    while not ends:
+        for grant in receiver.take_grants():
+            sender.on_grant(grant)
+        for chunk, part in sender.chunks():
+            now += 0.001
+            sizes.append(len(part))
+            receiver.on_chunk(chunk, memoryview(part), now)
+    assert set(sizes[-100:-2]) == {CHUNK_BYTES}, "all but what the last grant divides"
+
+
+SIZE = 3 * LARGEST_WINDOW + 11
+
+
+@pytest.mark.parametrize("room", [0, 10_000_000, SIZE])
+@pytest.mark.parametrize("readable", [0, 30_000_000, SIZE])
+def test_what_is_put_into_a_file_crosses_no_wire_and_what_cannot_be_does(room: int, readable: int) -> None:
+    sender, receiver, file = Transfers(), Transfers(), bytearray()
+    data, sink, ends = pattern(SIZE), Taker(SIZE, file, readable), []
+    receiver.accept(sender.offer(Giver(data, file, room)), sink, ends.append)
+    sent = 0
+    while not ends:
+        for grant in receiver.take_grants():
+            sender.on_grant(grant)
+        for chunk, part in sender.chunks():
+            sent += len(part)
+            receiver.on_chunk(chunk, memoryview(part), 0.0)
+    assert ends == [True]
+    assert sink.data == data
+    assert (sent == 0) == (room == readable == SIZE)
+
+
+def test_a_chunk_in_a_file_is_taken_again_after_a_break() -> None:
+    sender, receiver, file = Transfers(), Transfers(), bytearray()
+    data, sink, ends = pattern(SIZE), Taker(SIZE, file, SIZE), []
+    receiver.accept(sender.offer(Giver(data, file, SIZE)), sink, ends.append)
+    carry(sender, receiver, chunks=1)
+    list(sender.chunks())  # lost
+    sender.rewind()
+    receiver.grant_again()
+    while not ends:
+        assert carry(sender, receiver)
+    assert sink.data == data
+
+
+@pytest.mark.parametrize(("by_file", "placed"), [(False, 10), (True, -1), (True, LARGEST_WINDOW + 1)])
+def test_bytes_in_a_file_that_was_not_asked_for_are_a_protocol_error(by_file: bool, placed: int) -> None:
+    receiver, size = Transfers(), LARGEST_WINDOW * 4
+    receiver.accept(1, Taker(size, bytearray(), size) if by_file else Bytes(size=size), lambda ok: None)
+    with pytest.raises(ProtocolError, match=r"not asked for|exceed the grant"):
+        receiver.on_chunk(Chunk(1, 0, placed=placed), memoryview(b""), 0.0)
 
 
 def test_a_grant_beyond_the_end_is_a_protocol_error() -> None:

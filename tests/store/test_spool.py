@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ippmpi.handed import HandedFile, write
 from ippmpi.store.spool import Spool, raise_descriptor_limit
 
 KEYS = count(1)
@@ -121,3 +122,63 @@ def test_the_limit_of_open_files_goes_to_the_top() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- files that are handed over ------------------------------------------------------------------
+
+
+def test_a_handed_file_gets_a_name_and_is_filled_by_its_giver(spool: Spool, tmp_path: Path) -> None:
+    giver = HandedFile(str(tmp_path), 10)
+    file = spool.adopt(8, 10, os.dup(giver.fd))
+    assert (file.available(), spool.used_bytes) == (0, 10)
+    write(giver.fd, [b"0123"])
+    file.placed(0, 4)
+    with pytest.raises(OSError, match="ends before byte 5"):
+        file.placed(4, 1)
+    with pytest.raises(ValueError, match="but 4 of 10 are there"):
+        file.placed(5, 1)
+    write(giver.fd, [b"45", b"6789"], 4)
+    giver.close()
+    file.placed(4, 6)
+    file.place(0, 10)
+    assert (file.available(), file.read(2, 10)) == (10, b"23456789")
+    assert Path(file.handed).read_bytes() == b"0123456789"
+    later = Spool(tmp_path / "spool", 1000)
+    assert later.last_key() == 8
+    again = later.reopen(8, 10)
+    assert again is not None
+    assert again.read(0, 10) == b"0123456789"
+    later.close()
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_what_cannot_become_the_spool_s_own_is_copied(spool: Spool) -> None:
+    given = os.memfd_create("x")
+    os.write(given, b"abcdef")
+    file = spool.create(next(KEYS), 6)
+    file.write(0, memoryview(b"ab"))
+    file.placed(2, 4, given)
+    assert file.read(0, 6) == b"abcdef"
+    short = spool.create(next(KEYS), 7)
+    with pytest.raises(OSError, match="ends at 6, not at 7"):
+        short.placed(0, 7, given)
+    assert short.available() == 0
+    os.close(given)
+
+
+def test_a_file_that_cannot_be_taken_over_is_left_to_its_owner(spool: Spool, tmp_path: Path) -> None:
+    named = os.open(tmp_path / "named", os.O_RDWR | os.O_CREAT)
+    elsewhere = os.memfd_create("x")
+    once_named = HandedFile(str(tmp_path), 1).detach()
+    spool.adopt(next(KEYS), 1, os.dup(once_named)).release()
+    huge = HandedFile(str(tmp_path), 2000).detach()
+    for fd, size, why in (
+        (named, 0, "a name already"),
+        (elsewhere, 0, r"Errno 1[38]|Errno 2"),
+        (once_named, 1, "Errno 2"),
+        (huge, 2000, "do not fit"),
+    ):
+        with pytest.raises(OSError, match=why):
+            spool.adopt(next(KEYS), size, fd)
+        os.close(fd)
+    assert (len(spool), spool.used_bytes, list((tmp_path / "spool").iterdir())) == (0, 0, [])

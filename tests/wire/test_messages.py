@@ -58,8 +58,8 @@ LINK_RECORDS: list[m.LinkRecord] = [
     m.Welcome(True, 5, b"\x80", b"l" * 8),
     m.Denied("version 1 here, 2 there"),
     m.Batch(3, 2, 2, [b"\x91\xa8farewell"]),
-    m.Grant(3, 0, 1024),
-    m.Chunk(3, 512, True),
+    m.Grant(3, 0, 1024, True),
+    m.Chunk(3, 512, True, 4),
 ]
 
 
