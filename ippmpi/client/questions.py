@@ -191,7 +191,7 @@ class Questions:
         from ippmpi.client.progress import wait_interactive
         from ippmpi.client.waiting import Jobs
 
-        return wait_interactive(Jobs(self.requests.pending, jobs), interval, seconds(timeout))
+        return wait_interactive(Jobs(self.requests.pending, self._with_ids(jobs)), interval, seconds(timeout))
 
     def spin(self) -> None:
         """Do nothing: what comes is taken at once, by a thread."""
@@ -227,6 +227,12 @@ class Questions:
             raise TypeError(
                 f"need a task id, a place in the history, an AsyncResult, or a list of these, not {jobs!r}"
             ) from None
+
+    def _with_ids(self, jobs: Any) -> Any:
+        """Return *jobs* with task ids in the places of numbers, which are places in the history."""
+        if isinstance(jobs, int) and not isinstance(jobs, bool):
+            return self._names(jobs)
+        return [self._with_ids(job) for job in jobs] if isinstance(jobs, list | tuple | set) else jobs
 
     def _query(self, what: str, arguments: object, timeout: float) -> Any:
         encoded = msgspec.msgpack.encode(arguments)
