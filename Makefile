@@ -16,7 +16,7 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 CHAOS_SECONDS ?= 1800
 SEED ?= 1
 
-.PHONY: help demo test chaos bench lint types install clean
+.PHONY: help demo test chaos bench guard lint types install clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make test    install into $(VENV), run the whole test suite"
 	@echo "make chaos   random work under random harm for CHAOS_SECONDS=$(CHAOS_SECONDS), SEED=$(SEED); then a million events of the core"
 	@echo "make bench   compare with ipyparallel and mpi4py.futures, each in its own environment"
+	@echo "make guard   compare with a bare pyzmq chain and the ratios in benchmarks/guard.json: fails if more than 25 % was lost"
 	@echo "make lint    ruff: format and rules"
 	@echo "make types   mypy, strict"
 	@echo "make install install into $(VENV) and say which MPI and which rank parent it uses"
@@ -43,6 +44,9 @@ chaos: $(STAMP)
 # no -P: the parts of the script lie beside it
 bench: $(STAMP)
 	$(BIN)/python benchmarks/compare.py
+
+guard: $(STAMP)
+	$(BIN)/python benchmarks/guard.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

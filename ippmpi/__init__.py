@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
     from ippmpi.client.balanced import LoadBalancedView
+    from ippmpi.client.broadcast import BroadcastView
     from ippmpi.client.client import Client
+    from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
+    from ippmpi.client.executor import ViewExecutor
+    from ippmpi.client.functions import ParallelFunction, RemoteFunction, parallel, remote
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
     from ippmpi.client.stored import AsyncHubResult
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
         unwrap_exception,
         wrap_exception,
     )
+    from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
 
@@ -62,6 +67,7 @@ __all__ = [
     "AsyncHubResult",
     "AsyncMapResult",
     "AsyncResult",
+    "BroadcastView",
     "Client",
     "Cluster",
     "ClusterError",
@@ -80,9 +86,12 @@ __all__ = [
     "LaunchError",
     "LoadBalancedView",
     "NoEnginesRegistered",
+    "ParallelFunction",
     "ProtocolError",
+    "Reference",
     "Refused",
     "RemoteError",
+    "RemoteFunction",
     "ResultNotKept",
     "TaskAborted",
     "TaskError",
@@ -90,9 +99,16 @@ __all__ = [
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
+    "ViewExecutor",
     "__version__",
     "collect_exceptions",
+    "depend",
+    "dependent",
+    "interactive",
+    "parallel",
     "publish_data",
+    "remote",
+    "require",
     "unwrap_exception",
     "version_info",
     "wrap_exception",
@@ -103,6 +119,7 @@ _HOMES = {
     "AsyncHubResult": "ippmpi.client.stored",
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
+    "BroadcastView": "ippmpi.client.broadcast",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",
@@ -111,7 +128,17 @@ _HOMES = {
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
     "LoadBalancedView": "ippmpi.client.balanced",
+    "ParallelFunction": "ippmpi.client.functions",
+    "Reference": "ippmpi.wire.references",
+    "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
+    "ViewExecutor": "ippmpi.client.executor",
+    "depend": "ippmpi.client.conditional",
+    "dependent": "ippmpi.client.conditional",
+    "interactive": "ippmpi.client.conditional",
+    "parallel": "ippmpi.client.functions",
+    "remote": "ippmpi.client.functions",
+    "require": "ippmpi.client.conditional",
     "publish_data": "ippmpi.datapub",
 }
 """Where public names live; all others are exceptions, and functions about them."""

@@ -7,27 +7,56 @@ field documents itself; command line options and the table of the manual are gen
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
 FILE_NAME = "ippmpi.toml"
 
 
+class _Field(NamedTuple):
+    default: object
+    text: str
+    flags: tuple[str, ...]
+    metavar: str
+
+
 def _setting(default: object, text: str, *, flags: tuple[str, ...] = (), metavar: str = "") -> Any:
-    return dataclasses.field(default=default, metadata={"help": text, "flags": flags, "metavar": metavar})
+    return _Field(default, text, flags, metavar)
+
+
+class _Record:
+    """A frozen record of keyword arguments. (Dataclasses cost every rank 9 ms: imports, and code that is compiled.)"""
+
+    FIELDS: ClassVar[Mapping[str, _Field]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.FIELDS = {**cls.FIELDS, **{name: value for name, value in vars(cls).items() if isinstance(value, _Field)}}
+
+    def __init__(self, **values: object) -> None:
+        if unknown := values.keys() - self.FIELDS.keys():
+            raise TypeError(f"{type(self).__name__} has no {min(unknown)!r}; have {', '.join(self.FIELDS)}")
+        self.__dict__.update({name: field.default for name, field in self.FIELDS.items()} | values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set: {type(self).__name__} is frozen; replace() makes another one")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
 # --- the roles -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(_Record):
     """What every role has: which cluster it is about."""
 
     ROLE: ClassVar[str]
@@ -42,7 +71,6 @@ class Settings:
         return profile_folder(self.profile, self.profile_dir)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ControllerSettings(Settings):
     """Settings of the controller."""
 
@@ -53,7 +81,10 @@ class ControllerSettings(Settings):
     )
     port: int = _setting(0, "TCP port; 0: any free one")
     location: str = _setting("", "name or address by which others reach this host (default: found out)")
-    policy: str = _setting("leastload", "which engine gets the next balanced task, a file of ippmpi.policies")
+    policy: str = _setting(
+        "leastload", "which engine gets the next balanced task: leastload, lru, plainrandom, twobin, weighted, or any "
+        "file of ippmpi.policies", metavar="NAME",
+    )  # fmt: skip
     store: str = _setting(
         "disk", "disk: requests and results are recorded, so a killed controller can go on; none: nothing is. A little "
         "faster, but a kill of the controller then costs all unfinished tasks and all results not yet fetched",
@@ -81,7 +112,6 @@ class ControllerSettings(Settings):
     log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
 
 
-@dataclass(frozen=True, kw_only=True)
 class AgentSettings(Settings):
     """Settings of the agents."""
 
@@ -94,7 +124,6 @@ class AgentSettings(Settings):
     log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
 
 
-@dataclass(frozen=True, kw_only=True)
 class EngineSettings(Settings):
     """Settings of the engines."""
 
@@ -103,7 +132,6 @@ class EngineSettings(Settings):
     log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClientSettings(Settings):
     """Settings of clients."""
 
@@ -112,7 +140,6 @@ class ClientSettings(Settings):
     timeout_s: float = _setting(10.0, "seconds to wait for the controller when connecting", metavar="SECONDS")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClusterSettings(Settings):
     """Settings of the one who starts and stops a cluster."""
 
@@ -173,7 +200,7 @@ def variable(settings: type[Settings], name: str) -> str:
 
 
 def _from_environment(settings: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
-    names = {variable(settings, f.name): f.name for f in dataclasses.fields(settings)}
+    names = {variable(settings, name): name for name in settings.FIELDS}
     values: dict[str, Any] = {}
     for key in names.keys() & environ.keys():
         values |= _typed(settings, {names[key]: environ[key]}, f"environment variable {key}:")
@@ -185,6 +212,8 @@ def _from_file(settings: type[Settings], file: Path) -> dict[str, Any]:
         text = file.read_text()
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    import tomllib
+
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -196,11 +225,12 @@ def _from_file(settings: type[Settings], file: Path) -> dict[str, Any]:
 
 
 def _typed(settings: type[Settings], values: Mapping[str, object], where: str) -> dict[str, Any]:
+    if not values:
+        return {}
     hints = get_type_hints(settings)
-    have = [f.name for f in dataclasses.fields(settings)]
     for name in values:
-        if name not in have:
-            raise ValueError(f"{where} no setting {name!r} of the {settings.ROLE}; have {', '.join(have)}")
+        if name not in settings.FIELDS:
+            raise ValueError(f"{where} no setting {name!r} of the {settings.ROLE}; have {', '.join(settings.FIELDS)}")
     return {name: _convert(value, hints[name], f"{where} {name}") for name, value in values.items()}
 
 
@@ -225,8 +255,7 @@ def _convert(value: object, kind: Any, where: str) -> object:
 # --- for the command line and the manual ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One setting as a command line option."""
 
     name: str
@@ -242,14 +271,14 @@ def options(settings: type[Settings]) -> list[Option]:
     hints = get_type_hints(settings)
     return [
         Option(
-            name=f.name,
-            flags=(*f.metadata["flags"], "--" + f.name.removesuffix("_s").replace("_", "-")),
-            kind=hints[f.name],
-            default=f.default,
-            text=f.metadata["help"],
-            metavar=f.metadata["metavar"],
+            name=name,
+            flags=(*field.flags, "--" + name.removesuffix("_s").replace("_", "-")),
+            kind=hints[name],
+            default=field.default,
+            text=field.text,
+            metavar=field.metavar,
         )
-        for f in dataclasses.fields(settings)
+        for name, field in settings.FIELDS.items()
     ]
 
 
@@ -304,4 +333,4 @@ def child_environment(
 
 def replace(settings: S, **changes: object) -> S:
     """Return a copy of *settings* with some values changed, checked as in ``load``."""
-    return dataclasses.replace(settings, **_typed(type(settings), changes, "argument"))
+    return type(settings)(**vars(settings) | _typed(type(settings), changes, "argument"))

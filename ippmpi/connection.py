@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -114,11 +111,13 @@ def _missing(wanted: Path, role: Role) -> ConnectionFileError:
 
 def new_token() -> str:
     """Return a fresh name for one start of one cluster (32 hex)."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def folder_key(text: str) -> str:
     """Return the 8 hex digits by which node folders of *text* (a token, or a world of it) are named."""
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -137,6 +136,8 @@ def write(connection: Connection, file: Path) -> None:
 
 def write_private(file: Path, data: bytes) -> None:
     """Write *data* so that a reader sees all of it or the old file, with mode 0600 in a 0700 folder."""
+    import tempfile
+
     make_private_folder(file.parent)
     # mkstemp: O_EXCL, mode 0600, a name nobody can guess or prepare
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
+
+class ProcessIdentity(msgspec.Struct, frozen=True):
     """One process, for ever: ``started`` is in clock ticks since boot (0: not known)."""
 
     host: str
@@ -25,7 +25,7 @@ class ProcessIdentity:
 
     def to_dict(self) -> dict[str, str | int]:
         """Return the fields, for JSON."""
-        return asdict(self)
+        return msgspec.structs.asdict(self)
 
 
 def identify(pid: int) -> ProcessIdentity:

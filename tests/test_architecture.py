@@ -36,6 +36,7 @@ HEAVY = {
         "ippmpi/engine/shell.py",
     },
     "cloudpickle": {"ippmpi/wire/picklers.py"},
+    "dill": {"ippmpi/wire/picklers.py"},
     "jinja2": set(),
     "matplotlib": set(),
     "mpi4py": {"ippmpi/engine/mpi.py"},
@@ -50,6 +51,7 @@ WHOLE_FILE = {"ippmpi/engine/_ipython.py"}
 """Files that are imported late themselves, so their heavy imports stand on top."""
 
 LATE = {
+    "ast": "2 ms of imports that only executed code needs",
     "asyncio": "50 ms of imports that only `await` needs",
     "ctypes": "3 ms of imports that only some machines need",
     "faulthandler": "not before there is a log to write to",
@@ -58,6 +60,10 @@ LATE = {
     "dis": "only a function with globals needs it",
     "fcntl": "not on every system",
     "functools": "reached only with cloudpickle",
+    "hashlib": "loads libcrypto, which no rank needs",
+    "tempfile": "with shutil and the compressions, 5 ms of imports that no rank needs",
+    "zmq": "27 ms of imports that nobody needs on the controller's own host",
+    "tomllib": "only where there is a file to read",
 }
 """Other modules that may be imported inside functions, and why."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,7 @@ def test_replace_checks_like_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", config.ROLES)
 def test_every_setting_is_documented_and_has_an_option(role: type[config.Settings]) -> None:
     options = config.options(role)
-    assert [o.name for o in options] == [f.name for f in dataclasses.fields(role)]
+    assert [o.name for o in options] == list(role.FIELDS)
     for option in options:
         assert option.text, option.name
         assert all(flag.startswith("-") and "_" not in flag for flag in option.flags)
@@ -80,7 +79,7 @@ def test_every_setting_is_documented_and_has_an_option(role: type[config.Setting
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="frozen"):
         ControllerSettings().port = 3  # type: ignore[misc]
 
 

@@ -4,11 +4,11 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ippmpi import connection, identity
 from ippmpi.connection import Connection

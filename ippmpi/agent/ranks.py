@@ -102,7 +102,10 @@ class Ranks:
         if message.world != self._post.world:
             raise ProtocolError(f"ids for world {message.world!r}; this agent is of {self._post.world!r}")
         fan = FanOut(delivery.done)
+        pids = frozenset(message.pids)
         for engine in self._members:
+            if pids and engine.ready.pid not in pids:
+                continue
             engine_id = message.base + engine.ready.rank
             first = engine.id == UNASSIGNED
             self._members.assign(engine, engine_id)

@@ -12,10 +12,17 @@ TOGETHER_S = 0.001
 """How long the first one waits at most."""
 
 
+MOST_BYTES = 256 * 1024
+"""Once so much waits, it leaves: a message is a frame, which has a limit, and what is urgent waits behind it."""
+
+
 class _Waiting(NamedTuple):
+    """``total``: bytes up to here."""
+
     reply: Reply
     raw: bytes
     done: Callable[[], None]
+    total: int
 
 
 class Together:
@@ -40,8 +47,9 @@ class Together:
                 return
             waiting = self._waiting[task] = []
             self._later(TOGETHER_S, lambda: self._let_go(task, waiting))
-        waiting.append(_Waiting(reply, raw, done))
-        if not more:
+        total = len(raw) + (waiting[-1].total if waiting else 0)
+        waiting.append(_Waiting(reply, raw, done, total))
+        if not more or total >= MOST_BYTES:
             self._let_go(task, waiting)
 
     def flush(self) -> None:

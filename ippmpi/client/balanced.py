@@ -13,12 +13,11 @@ from ippmpi.client.engines import Targets
 from ippmpi.client.growing import Growing
 from ippmpi.client.items import Items
 from ippmpi.client.lazymap import LazyMapIterator, Sender
-from ippmpi.client.mapresults import AdaptiveMapResult, AsyncMapResult
+from ippmpi.client.mapresults import AdaptiveMapResult, AsyncGatherResult, AsyncMapResult
 from ippmpi.client.maps import call_each
-from ippmpi.client.partition import columns, is_array
+from ippmpi.client.partition import columns, is_array, join, split
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.messages import Placement
-from ippmpi.wire.pickling import pack
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
@@ -33,6 +32,7 @@ class LoadBalancedView(View):
     ``retries``: how often a task that failed is tried again, on other engines.
     """
 
+    BALANCED = True
     FLAGS = ("block", "track", "label", "targets", "after", "follow", "timeout", "retries")
     targets: Targets = None
     after: Any = None
@@ -63,11 +63,12 @@ class LoadBalancedView(View):
 
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         placement = self._placement()
-        requests = self.client.requests
-        collector = Collector(requests.parts((), "apply", self.label or ""), "apply", self.client)
-        requests.submit_balanced(pack((function, args, kwargs)), collector, 0, placement)
-        collector.release()
-        return AsyncResult(requests, collector, single=True)
+        collector = self._parts("apply", 1, None)
+        self._submit(collector, [(function, args, kwargs)], placement)
+        return AsyncResult(self.client.requests, collector, single=True)
+
+    def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
+        return self.client.direct_view(self.targets).apply_async(function, *args)
 
     # --- map ---------------------------------------------------------------------------------
 
@@ -92,8 +93,8 @@ class LoadBalancedView(View):
         ready, length = columns(sequences)
         requests = self.client.requests
         if chunksize is None and not placement.retries:
-            items = Items(function, ready, length)
-            growing = Growing(requests, items, placement, label or self.label or "", self.client)
+            items = Items(function, ready, length, pack=requests.pack)
+            growing = Growing(requests, items, placement, label or self.label or "", self)
             adaptive = AdaptiveMapResult(
                 growing,
                 requests,
@@ -104,8 +105,7 @@ class LoadBalancedView(View):
             growing.start()
             return adaptive
         chunksize = chunksize or 1  # with retries a task is an item, so that only what failed is tried again
-        parts = requests.parts((), "map", label or self.label or "", tasks=math.ceil(length / chunksize))
-        collector = Collector(parts, "map", self.client)
+        collector = self._parts("map", math.ceil(length / chunksize), label)
         sizes = [min(chunksize, length - start) for start in range(0, length, chunksize)]
         result = AsyncMapResult(
             requests,
@@ -115,18 +115,40 @@ class LoadBalancedView(View):
             return_exceptions=return_exceptions,
             arrays=all(map(is_array, ready)),
         )
+        chunks = ([column[start : start + chunksize] for column in ready] for start in range(0, length, chunksize))
+        self._submit(collector, ((call_each, (function, return_exceptions, *chunk), {}) for chunk in chunks), placement)
+        return result
+
+    def _parts(self, method: str, tasks: int, label: str | None) -> Collector:
+        parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks)
+        return Collector(parts, method, self)
+
+    def _submit(self, collector: Collector, calls: Iterable[object], placement: Placement) -> None:
+        """Send *calls*, one for each part; if one of them cannot be sent, none is."""
+        requests, sent = self.client.requests, 0
         try:
-            for index in range(len(parts)):
-                chunk = [column[index * chunksize : (index + 1) * chunksize] for column in ready]
-                blob = pack((call_each, (function, return_exceptions, *chunk), {}))
-                requests.submit_balanced(blob, collector, index, placement)
+            for call in calls:
+                requests.submit_balanced(requests.pack(call), collector, sent, placement)
+                self.note(collector.parts[sent].task)
+                sent += 1
         except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind
-            sent = [part.task for part in parts[:index]]
             if sent:
-                requests.interrupt(sent)
+                requests.interrupt([part.task for part in collector.parts[:sent]])
             raise
         collector.release()
-        return result
+
+    def call_pieces(
+        self, function: Callable[..., Any], sequences: tuple[Any, ...], *, dist: str, chunksize: int | None = None
+    ) -> AsyncResult:
+        """One task for each *chunksize* elements; *dist* says how they are dealt out to that many tasks."""
+        placement, length = self._placement(), len(sequences[0])
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"chunksize is {chunksize}, but a task needs at least one item")
+        tasks = math.ceil(length / (chunksize or 1))
+        collector = self._parts("parallel", tasks, None)
+        pieces = [split(sequence, tasks, dist) for sequence in sequences] if tasks else []
+        self._submit(collector, ((function, args, {}) for args in zip(*pieces, strict=True)), placement)
+        return AsyncGatherResult(self.client.requests, collector, join=lambda values: join(values, dist))
 
     def imap(
         self,
@@ -151,7 +173,7 @@ class LoadBalancedView(View):
         if limit is not None and limit < 0:
             raise ValueError(f"max_outstanding is {limit}, but must be 'auto', 0 (no limit) or a positive number")
         requests = self.client.requests
-        sender = Sender(requests, function, self._placement(), label=self.label or "", keep=self.client)
+        sender = Sender(requests, function, self._placement(), label=self.label or "", view=self)
         return LazyMapIterator(
             sender,
             zip(*sequences, strict=False),

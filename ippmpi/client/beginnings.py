@@ -56,6 +56,7 @@ class Beginnings:
     def take(self, message: EnginesChanged, *, whole: bool) -> None:
         """Take news of engines, and begin with new ones before anybody else can name them. I/O thread."""
         engines = self._requests.engines
+        engines.note_joins(message.joined)
         with self._lock:
             if self._functions:
                 known = {(e.id, e.world, e.host, e.pid) for e in engines.records.values()} if whole else set()

@@ -5,21 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ippmpi.client.flags import Flags
+from ippmpi.client.own import OwnCalls
 from ippmpi.client.results import AsyncResult
+from ippmpi.wire.picklers import check
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
+    from ippmpi.client.functions import ParallelFunction, RemoteFunction
 
 
-class View(Flags, ABC):
+class View(Flags, OwnCalls, ABC):
     """Some engines of a client, and the options of calls to them.
 
     ``block``: whether calls wait. ``track``: kept for old programs; results always know ``sent``.
     ``label``: a text that goes with the tasks.
     """
+
+    BALANCED: ClassVar[bool] = False
+    """Whether each call goes to one engine of the controller's choice."""
 
     block: bool = False
     track: bool = False
@@ -27,6 +33,7 @@ class View(Flags, ABC):
 
     def __init__(self, client: Client, **flags: Any) -> None:
         """Belong to *client*; *flags* as for ``set_flags``."""
+        super().__init__()
         self.client = client
         self.block = client.block
         self.set_flags(**flags)
@@ -38,6 +45,10 @@ class View(Flags, ABC):
     @abstractmethod
     def _map(self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: Any) -> AsyncResult:
         """Send the map."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of engines."""
 
     # --- apply -------------------------------------------------------------------------------
 
@@ -92,6 +103,61 @@ class View(Flags, ABC):
     @abstractmethod
     def imap(self, function: Callable[..., Any], /, *sequences: Iterable[Any]) -> Iterator[Any]:
         """Map and return an iterator over the values, each as soon as it is there."""
+
+    # --- functions ---------------------------------------------------------------------------
+
+    def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
+        """Decorate a function that is to run on the engines whenever it is called, see ``RemoteFunction``."""
+        from ippmpi.client.functions import remote
+
+        return remote(self, block, **flags)
+
+    def parallel(
+        self, dist: str = "b", block: bool | None = None, **flags: Any
+    ) -> Callable[[Callable[..., Any]], ParallelFunction]:
+        """Decorate a function of sequences of which each engine is to get a piece, see ``ParallelFunction``."""
+        from ippmpi.client.functions import parallel
+
+        return parallel(self, dist, block, **flags)
+
+    @abstractmethod
+    def call_pieces(
+        self, function: Callable[..., Any], sequences: tuple[Any, ...], *, dist: str, chunksize: int | None
+    ) -> AsyncResult:
+        """Call *function* with pieces of the *sequences*, which have one length, and join the results."""
+
+    # --- pickling ----------------------------------------------------------------------------
+
+    def use_dill(self) -> Any:
+        """Have dill pickle the calls of this client, and their results; functions see the same names as ever.
+
+        What each call is pickled with it says itself, so engines that join later answer alike, and other clients do not
+        notice. Return the result of looking whether the engines have it: an AsyncResult, or if ``block`` values.
+
+        Raises:
+            ModuleNotFoundError: dill is missing here, or (as a RemoteError, also of later calls) on an engine.
+        """
+        return self._use("dill")
+
+    def use_cloudpickle(self) -> Any:
+        """Have cloudpickle do all the work, as ``use_dill``: functions get the client's globals, not the engines'."""
+        return self._use("cloudpickle")
+
+    def use_pickle(self) -> Any:
+        """Pickle as at the beginning: pickle where that will do, else cloudpickle, with our own functions."""
+        return self._use("auto")
+
+    def _use(self, pickler: str) -> Any:
+        check(pickler)
+        result = self._everywhere(check, pickler)
+        if self.block:
+            result.get()
+        self.client.requests.pickler = pickler
+        return result.get() if self.block else result
+
+    @abstractmethod
+    def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
+        """Call a function on every engine of this view."""
 
     @property
     def executor(self) -> Executor:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from ippmpi.client.balanced import LoadBalancedView
+from ippmpi.client.broadcast import BroadcastView
 from ippmpi.client.connect import find_connection
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
@@ -112,7 +113,7 @@ class Client(Questions):
 
     def __len__(self) -> int:
         """Return the number of engines."""
-        return len(self.requests.engines.ids)
+        return len(self.requests.engines)
 
     def __bool__(self) -> bool:
         """A client is true, also without engines."""
@@ -136,6 +137,11 @@ class Client(Questions):
             ids, single = self.requests.engines.pick(targets)
             targets = ids[0] if single else ids
         return DirectView(self, "all" if targets is None else targets, **flags)
+
+    def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
+        """Return a view of *targets*, as ``direct_view`` does: every direct view sends a payload once."""
+        view = self.direct_view(targets, **flags)
+        return BroadcastView(self, view.targets, is_coalescing, **flags)
 
     def load_balanced_view(self, targets: Targets = None, **flags: Any) -> LoadBalancedView:
         """Return a view that gives each task to one engine of *targets* (None or ``"all"``: any, also later ones)."""
@@ -192,7 +198,7 @@ class Client(Questions):
         """
         from ippmpi.client.waiting import wait_for_jobs
 
-        return wait_for_jobs(self.requests.pending, self._with_ids(jobs), seconds(timeout))
+        return wait_for_jobs(self.requests.pending, self._wanted(jobs), seconds(timeout))
 
     # --- what is stored ----------------------------------------------------------------------
 

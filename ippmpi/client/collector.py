@@ -24,7 +24,7 @@ class Collector:
     """Counts the parts that have come, and tells those who listen."""
 
     def __init__(self, parts: Sequence[Part], method: str, keep: object = None) -> None:
-        """Wait for *parts*, the results of a call of *method*. *keep* (the client) lives as long as this does."""
+        """Wait for *parts*, the results of a call of *method*. *keep* (the view) lives as long as this does."""
         self.keep = keep
         self.parts = parts
         self.method = method
@@ -109,16 +109,16 @@ class Collector:
     def printed(self, index: int, stream: str, text: bytes) -> None:
         """Keep what part *index* printed."""
         with self.changed:
-            self.parts[index].printed(stream, text)
+            self.parts[index].add_text(stream, text)
             self._tell(News(index, stream, text))
 
     def displayed(self, index: int, record: dict[str, Any]) -> None:
         """Keep what part *index* displayed (mime types and data)."""
         if record.get("kind") == "clear_output":
-            self.parts[index].outputs = []
+            self.parts[index].clear_outputs()
             return
         with self.changed:
-            self.parts[index].displayed(record)
+            self.parts[index].add_output(record)
             self._tell(News(index, "display", record))
 
     def break_off(self, problem: Exception) -> None:
@@ -166,6 +166,16 @@ class Collector:
     def ended(self) -> bool:
         """Whether every part came, or none will any more."""
         return self.problem is not None or len(self.order) == len(self.parts)
+
+    @property
+    def size(self) -> int:
+        """How many results there will be."""
+        return len(self.parts)
+
+    @property
+    def progress(self) -> int:
+        """How many of them are there."""
+        return len(self.order)
 
     @property
     def sent(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ippmpi.client.results import AsyncResult
@@ -23,11 +24,34 @@ class Dependency(set[str]):
         success: bool = True,
         failure: bool = False,
     ) -> None:
-        """Take ids, results, or a mixture of them."""
+        """Take ids, results, a mixture of them, or what ``as_dict`` returned."""
+        if isinstance(dependencies, dict):
+            known = {"all": all, "success": success, "failure": failure} | dependencies
+            dependencies = known.pop("dependencies", ())
+            all, success, failure = (bool(known.pop(name)) for name in ("all", "success", "failure"))  # noqa: A001
+            if known:
+                raise ValueError(f"a dependency has no {', '.join(known)}; have dependencies, all, success, failure")
         if not (success or failure):
             raise ValueError("a dependency must count success, failure or both as met")
         super().__init__(task_ids(dependencies))
         self.all, self.success, self.failure = all, success, failure
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as data, from which it can be made again."""
+        return {"dependencies": sorted(self), "all": self.all, "success": self.success, "failure": self.failure}
+
+    def check(self, completed: AbstractSet[str], failed: AbstractSet[str] = frozenset()) -> bool:
+        """Say whether it is met, once the tasks *completed* have succeeded and those *failed* have not."""
+        met = self & self._right(completed, failed)
+        return len(met) == len(self) if self.all else bool(met) or not self
+
+    def unreachable(self, completed: AbstractSet[str], failed: AbstractSet[str] = frozenset()) -> bool:
+        """Say whether it can not be met any more."""
+        wrong = self & ((completed | failed) - self._right(completed, failed))
+        return bool(wrong) if self.all else len(wrong) == len(self) > 0
+
+    def _right(self, completed: AbstractSet[str], failed: AbstractSet[str]) -> set[str]:
+        return {*(completed if self.success else ()), *(failed if self.failure else ())}
 
 
 def task_ids(dependencies: Any) -> list[str]:
@@ -47,7 +71,7 @@ def to_record(dependencies: Any) -> m.Dependency | None:
     """Return the record that travels; None if there is no condition."""
     if dependencies is None:
         return None
-    found = dependencies if isinstance(dependencies, Dependency) else Dependency(dependencies)
+    found = dependencies if isinstance(dependencies, Dependency) else Dependency(dependencies)  # a dict as well
     if not found:
         return None
     return m.Dependency(sorted(found), any_of=not found.all, success=found.success, failure=found.failure)

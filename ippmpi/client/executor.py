@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ippmpi.client.results import AsyncResult
@@ -23,13 +24,20 @@ class ViewExecutor(futures.Executor):
         self._open = True
         self._submitted: weakref.WeakSet[AsyncResult] = weakref.WeakSet()
 
+    @property
+    def _max_workers(self) -> int:  # that is how others ask an executor
+        return len(self.view)
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``fn(*args, **kwargs)``; the AsyncResult is the future."""
-        if not self._open:
-            raise RuntimeError("this executor was shut down and takes no more work")
+        self._check_open()
         result = self.view.apply_async(fn, *args, **kwargs)
         self._submitted.add(result)
         return result
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("this executor was shut down and takes no more work")
 
     def map(
         self,
@@ -38,11 +46,17 @@ class ViewExecutor(futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
     ) -> Iterator[Any]:
-        """Yield the values of ``fn`` in order; TimeoutError if they take longer than *timeout* seconds in all."""
-        if chunksize > 1:
-            return iter(self.view.map_async(fn, *iterables, chunksize=chunksize))
-        results = [self.submit(fn, *items) for items in zip(*iterables, strict=False)]
-        return _values(results, timeout)
+        """Yield the values of ``fn`` in order; TimeoutError if they take longer than *timeout* seconds in all.
+
+        A ``DirectView`` gives each engine one block of the items, whatever *chunksize* is.
+        """
+        if self.view.BALANCED and chunksize <= 1:
+            return _values([self.submit(fn, *items) for items in zip(*iterables, strict=False)], timeout)
+        self._check_open()
+        options = {"chunksize": chunksize} if self.view.BALANCED else {}
+        result = self.view.map_async(fn, *iterables, **options)
+        self._submitted.add(result)
+        return chain.from_iterable(_values(result.split(), timeout))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work and, if *wait*, wait for what was submitted; *cancel_futures* ends it."""
@@ -55,7 +69,6 @@ class ViewExecutor(futures.Executor):
             futures.wait(pending)
 
 
-def _values(results: list[AsyncResult], timeout: float | None) -> Iterator[Any]:
+def _values(results: Sequence[AsyncResult], timeout: float | None) -> Iterator[Any]:
     end = None if timeout is None else time.monotonic() + timeout
-    for result in results:
-        yield result.get(None if end is None else max(0.0, end - time.monotonic()))
+    return (result.get(None if end is None else max(0.0, end - time.monotonic())) for result in results)

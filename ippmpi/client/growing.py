@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Protocol
 
 from ippmpi.client.chunks import ChunkPart
 from ippmpi.client.collector import Collector
@@ -21,13 +22,21 @@ HOLD_S = 1.0
 """Seconds in which the sizes of tasks are decided by what came back so far."""
 
 
+class View(Protocol):
+    """Who maps."""
+
+    def note(self, task: str) -> None:
+        """Remember a task that was sent."""
+
+
 class Growing(Collector):
     """The parts of one map: ``parts`` grows until it is ``whole``."""
 
-    def __init__(self, requests: Requests, items: Items, placement: Placement, label: str, keep: object) -> None:
-        """Be ready to send *items* by *requests*."""
+    def __init__(self, requests: Requests, items: Items, placement: Placement, label: str, view: View) -> None:
+        """Be ready to send *items* by *requests*; *view* lives as long as this does."""
         self.chunks: list[ChunkPart] = []
-        super().__init__(self.chunks, "map", keep)
+        super().__init__(self.chunks, "map", view)
+        self._view = view
         self.length = len(items)
         self.whole = self.length == 0
         self._requests = requests
@@ -43,6 +52,8 @@ class Growing(Collector):
 
     def start(self) -> None:
         """Send the first tasks, and have the others sent."""
+        self._requests.maps.add(self)
+        self.on_end(lambda: self._requests.maps.discard(self))
         try:
             for _ in range(min(self.length, FIRST * self._engines())):
                 self._send(1)
@@ -99,6 +110,7 @@ class Growing(Collector):
                 return  # withdrawn meanwhile
             self._add(stop)
             self._requests.submit_balanced(blob, self, len(self.chunks) - 1, self._placement)
+        self._view.note(self.chunks[-1].task)
 
     def _add(self, stop: int) -> None:
         self.chunks.append(self._requests.chunk(self._label, self._next, stop - self._next))
@@ -109,6 +121,7 @@ class Growing(Collector):
     def _give_up(self) -> None:
         with self.changed:
             self.whole = True
+        self._requests.maps.discard(self)
         sent = [chunk.task for chunk in self.chunks if not chunk.done]
         if sent and self._requests.problem is None:
             self._requests.interrupt(sent)
@@ -119,6 +132,16 @@ class Growing(Collector):
     def ended(self) -> bool:
         """Whether every part came, or none will any more."""
         return self.problem is not None or (self.whole and len(self.order) == len(self.parts))
+
+    @property
+    def size(self) -> int:
+        """How many results there will be."""
+        return self.length
+
+    @property
+    def progress(self) -> int:
+        """How many of them are there."""
+        return sum(self.chunks[index].size for index in list(self.order))
 
     def complete(self) -> None:
         """Have all that is left sent now, since somebody needs to know all parts."""
@@ -143,5 +166,5 @@ class Growing(Collector):
 
     def describe_missing(self, timeout_s: float) -> str:
         """Say what has not come within *timeout_s* seconds, and from whom."""
-        came = sum(self.chunks[index].size for index in list(self.order))
-        return f"{self.method}: {came} of {self.length} results came within {timeout_s:g} s; missing: {self.whom()}"
+        came = f"{self.progress} of {self.length} results"
+        return f"{self.method}: {came} came within {timeout_s:g} s; missing: {self.whom()}"

@@ -37,9 +37,17 @@ class Items:
     most tasks are made later.
     """
 
-    def __init__(self, function: Callable[..., Any], columns: Sequence[Any], length: int, first: int = 0) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        columns: Sequence[Any],
+        length: int,
+        first: int = 0,
+        pack: Callable[[object], Blob] = pack,
+    ) -> None:
         """Take the first *length* elements of *columns*. *first*: number of the first item, for errors."""
-        self._function = pickle.PickleBuffer(pack(function).join())
+        self._pack = pack
+        self._function = pickle.PickleBuffer(self._pack(function).join())
         self._length = length
         self._columns: list[Any] = []
         self._rows: list[bytes | Blob] = []
@@ -59,10 +67,10 @@ class Items:
 
     def _row(self, number: int, row: tuple[Any, ...]) -> bytes | Blob:
         try:
-            blob = pack(row)
+            blob = self._pack(row)
             if blob.size <= INLINE_LIMIT:
                 return blob.join()
-            return pack((call_columns, (self._function, *([cell] for cell in row)), {}))
+            return self._pack((call_columns, (self._function, *([cell] for cell in row)), {}))
         except Exception as error:
             error.add_note(f"while item {number} of the map was pickled")
             raise
@@ -82,12 +90,12 @@ class Items:
     def blob(self, start: int, stop: int) -> Blob:
         """Return the call for the items from *start* up to *stop*; forgets what is not needed again."""
         if not self._rows:
-            return pack((call_columns, (self._function, *(column[start:stop] for column in self._columns)), {}))
+            return self._pack((call_columns, (self._function, *(column[start:stop] for column in self._columns)), {}))
         rows = self._rows[start:stop]
         self._rows[start:stop] = [b""] * len(rows)
         if isinstance(rows[0], Blob):
             return rows[0]
-        return pack((call_rows, (self._function, rows), {}))
+        return self._pack((call_rows, (self._function, rows), {}))
 
 
 def _immutable(column: Any) -> bool:

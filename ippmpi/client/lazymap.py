@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, Self
 
 from ippmpi.client.chunks import ChunkPart, unpickle_items
 from ippmpi.client.collector import Collector
+from ippmpi.client.growing import View
 from ippmpi.client.items import Items
 from ippmpi.client.maps import call_each
 from ippmpi.client.pace import AHEAD, FIRST, Pace
 from ippmpi.client.requests import Requests
 from ippmpi.errors import RemoteError
 from ippmpi.wire.messages import Placement
-from ippmpi.wire.pickling import Blob, pack
+from ippmpi.wire.pickling import Blob
 
 HELD = 100
 """How many items, times the limit, may be finished and wait for a slow one before them, or for the caller."""
@@ -48,14 +49,14 @@ class Sender:
     """Makes tasks of items and sends them, all under the same conditions."""
 
     def __init__(
-        self, requests: Requests, function: Callable[..., Any], placement: Placement, *, label: str, keep: object
+        self, requests: Requests, function: Callable[..., Any], placement: Placement, *, label: str, view: View
     ) -> None:
-        """Send calls of *function* by *requests*. *keep* (the client) lives as long as they do."""
+        """Send calls of *function* by *requests*. *view* lives as long as they do."""
         self._requests = requests
         self._function = function
         self._placement = placement
         self._label = label
-        self._keep = keep
+        self._view = view
         self.retries = placement.retries > 0
 
     def engines(self) -> int:
@@ -69,8 +70,8 @@ class Sender:
         """
         columns = list(zip(*rows, strict=True))
         if self.retries:  # a failure must be the task's, to be tried again
-            return [Packed(pack((call_each, (self._function, False, *columns), {})), first, len(rows))]
-        items = Items(self._function, columns, len(rows), first)
+            return [Packed(self._requests.pack((call_each, (self._function, False, *columns), {})), first, len(rows))]
+        items = Items(self._function, columns, len(rows), first, self._requests.pack)
         tasks, start = [], 0
         while start < len(items):
             stop = start + items.most(start, len(items) - start)
@@ -81,9 +82,10 @@ class Sender:
     def send(self, task: Packed) -> Sent:
         """Send a task."""
         part = self._requests.chunk(self._label, task.first, task.size)
-        collector = Collector([part], "map", self._keep)
+        collector = Collector([part], "map", self._view)
         self._requests.submit_balanced(task.blob, collector, 0, self._placement)
         collector.release()
+        self._view.note(part.task)
         return Sent(part, collector)
 
 

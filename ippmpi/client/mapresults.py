@@ -151,7 +151,7 @@ class AdaptiveMapResult(AsyncMapResult):
     @property
     def progress(self) -> int:
         """The number of items that are there."""
-        return sum(self._growing.chunks[index].size for index in list(self._growing.order))
+        return self._growing.progress
 
 
 class AsyncGatherResult(AsyncResult):

@@ -52,6 +52,8 @@ def call_each(function: Callable[..., Any], return_exceptions: bool, *columns: S
 def _call(function: Callable[..., Any], items: tuple[Any, ...]) -> Any:
     try:
         return function(*items)
+    except UnmetDependency:
+        raise  # another engine may do it
     except Exception as error:  # the user's code may raise anything; SystemExit and interrupts end the task
         return _failed(error)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
-from ippmpi.wire import pickling
 from ippmpi.wire.exceptions import retyped
 from ippmpi.wire.messages import EngineRecord
+from ippmpi.wire.pickling import NONE, unpack
+
+T = TypeVar("T")
 
 METADATA_KEYS = (
     "msg_id",
@@ -54,23 +57,23 @@ class Metadata(dict[str, Any]):
             raise AttributeError(f"no {name!r} in the metadata; have {', '.join(METADATA_KEYS)}") from None
 
 
-# What most parts have; shared, and never changed: four objects less for each of thousands of parts.
-_NO_TEXT: list[bytes] = []
-_NO_OUTPUTS: list[dict[str, Any]] = []
-_NOTHING: dict[str, Any] = {}
-_NOBODY: Mapping[int, EngineRecord] = {}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOBODY: Mapping[int, EngineRecord] = MappingProxyType({})
+_publishing = threading.Lock()
+"""Held for a moment, while it is decided whose value counts if several threads have unpickled one at the same time."""
 
 
 class Part:
     """The future of one task on one engine.
 
     Filled by the I/O thread. The value is unpickled by the first thread that asks for it, so that
-    the I/O thread stays quick.
+    the I/O thread stays quick; all threads get the same object. A call on all engines makes thousands
+    of these at once, most of which never print: what most do not need is made when it is needed.
     """
 
     __slots__ = (
-        "_lock",
         "_method",
+        "_pickled",
         "_value",
         "completed",
         "engine",
@@ -106,59 +109,71 @@ class Part:
         self.state = State.PENDING
         self.error: RemoteError | None = None
         self.submitted, self.started, self.completed, self.received = submitted, 0.0, 0.0, 0.0
-        self.stdout = self.stderr = _NO_TEXT
-        self.outputs = _NO_OUTPUTS
+        self.stdout: Sequence[bytes] = ()
+        self.stderr: Sequence[bytes] = ()
+        self.outputs: Sequence[dict[str, Any]] = ()
         self.executed = self.published = _NOTHING
         self._method = method
+        self._pickled: bytes | bytearray | None = None
         self._value: Any = None
-        self._lock = threading.Lock()
 
     # --- filled by the I/O thread ------------------------------------------------------------
 
     def succeed(self, pickled: bytes | bytearray) -> None:
         """Take the pickled value."""
-        self._value, self.state = pickled, State.PICKLED
-
-    def printed(self, stream: str, text: bytes) -> None:
-        """Keep what was printed on *stream*."""
-        name = "stderr" if stream == "stderr" else "stdout"
-        pieces: list[bytes] = getattr(self, name)
-        if pieces:
-            pieces.append(text)
+        if pickled == NONE:
+            self.state = State.READ
         else:
-            setattr(self, name, [text])
-
-    def displayed(self, record: dict[str, Any]) -> None:
-        """Keep what was displayed."""
-        if self.outputs:
-            self.outputs.append(record)
-        else:
-            self.outputs = [record]
+            self._pickled, self.state = pickled, State.PICKLED
 
     def publish(self, values: dict[str, bytes]) -> None:
         """Keep the latest values that the task shows."""
-        self.published = self.published | values
+        self.published = {**self.published, **values}
 
     def fail(self, error: RemoteError) -> None:
         """Take the failure."""
         self.error, self.state = error, State.FAILED
 
+    def add_text(self, stream: str, text: bytes) -> None:
+        """Keep what was printed on *stream*."""
+        if stream == "stderr":
+            self.stderr = _with(self.stderr, text)
+        else:
+            self.stdout = _with(self.stdout, text)
+
+    def add_output(self, record: dict[str, Any]) -> None:
+        """Keep what was displayed."""
+        self.outputs = _with(self.outputs, record)
+
+    def clear_outputs(self) -> None:
+        """Forget what was displayed."""
+        self.outputs = ()
+
     # --- read by any thread ------------------------------------------------------------------
 
     def read(self, unpickle: Callable[[Part, bytes | bytearray], Any]) -> RemoteError | None:
         """Make sure the value is unpickled; return the error if there is one instead."""
-        with self._lock:
-            if self.state is State.PICKLED:
-                try:
-                    self._value = unpickle(self, self._value)
-                except Exception as problem:  # whatever the user's classes raise while they are unpickled
-                    self._value = None
-                    self.fail(unreadable(problem, self.engine, self._method))
-                else:
-                    self.state = State.READ
-            if self.error is not None:
-                self.error = retyped(self.error)
+        pickled = self._pickled  # before the state: it is forgotten after that has changed
+        if pickled is not None and self.state is State.PICKLED:
+            try:
+                value = unpickle(self, pickled)
+            except Exception as problem:  # whatever the user's classes raise while they are unpickled
+                self._publish(None, unreadable(problem, self.engine, self._method))
+            else:
+                self._publish(value, None)
+        if self.error is not None:
+            self.error = retyped(self.error)
         return self.error
+
+    def _publish(self, value: Any, error: RemoteError | None) -> None:
+        with _publishing:
+            if self.state is State.PICKLED:
+                self._value = value
+                if error is None:
+                    self.state = State.READ
+                else:
+                    self.fail(error)
+                self._pickled = None
 
     @property
     def method(self) -> str:
@@ -189,7 +204,7 @@ class Part:
 
     def text(self, stream: str) -> str:
         """Return what was printed on *stream* (``stdout`` or ``stderr``) so far."""
-        pieces: list[bytes] = getattr(self, stream)
+        pieces: Sequence[bytes] = getattr(self, stream)
         return b"".join(pieces).decode(errors="replace")
 
     def _engine_uuid(self) -> str | None:
@@ -213,7 +228,7 @@ class Part:
         if key in ("execute_input", "execute_result"):
             return self.executed.get(key)
         if key == "data":
-            return {name: pickling.unpack(value) for name, value in self.published.items()}
+            return {name: unpack(value) for name, value in self.published.items()}
         if key == "engine_uuid":
             return self._engine_uuid()
         if key == "error" and self.error is not None:
@@ -221,3 +236,11 @@ class Part:
         attribute = {"msg_id": "task", "engine_id": "engine"}.get(key, key)
         value = getattr(self, attribute)
         return list(value) if key == "outputs" else value
+
+
+def _with(items: Sequence[T], item: T) -> Sequence[T]:
+    """Return *items*, which are a list from the first one on, with one more."""
+    if not isinstance(items, list):
+        return [item]
+    items.append(item)
+    return items

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+
+from ippmpi.client.collector import Collector
+from ippmpi.client.waiting import flat, wait_for_jobs
 
 if TYPE_CHECKING:
     from ippmpi.client.engines import Engines
+    from ippmpi.client.requests import Pending
 
 
 class Countable(Protocol):
@@ -22,6 +26,40 @@ class Countable(Protocol):
 
     def wait(self, timeout: float | None = -1) -> Any:
         """Wait for the rest."""
+
+
+class Several:
+    """Some calls (collectors, task ids, results or other futures), counted in results."""
+
+    def __init__(self, pending: Mapping[str, Pending], jobs: Any) -> None:
+        """Take *jobs*; ids that are not *pending* have ended."""
+        self._pending = pending
+        found = [pending[job].collector if isinstance(job, str) and job in pending else job for job in flat(jobs)]
+        self._jobs = [job for job in dict.fromkeys(found) if not isinstance(job, str)]
+
+    def __len__(self) -> int:
+        """Count the results, of futures that are not ours one each."""
+        return sum(_size(job) for job in self._jobs)
+
+    @property
+    def progress(self) -> int:
+        """How many are there."""
+        return sum(_progress(job) for job in self._jobs)
+
+    def wait(self, timeout: float | None = -1) -> bool:
+        """Wait for all; return whether they ended in time."""
+        return wait_for_jobs(self._pending, self._jobs, timeout)
+
+
+def _size(job: Any) -> int:
+    if isinstance(job, Collector):
+        return job.size
+    return len(job) if hasattr(job, "__len__") else 1
+
+
+def _progress(job: Any) -> int:
+    found = getattr(job, "progress", None)
+    return int(job.done()) if found is None else int(found)
 
 
 def bar(total: int, unit: str, description: str) -> Any:
@@ -61,7 +99,7 @@ def wait_for_engines(engines: Engines, n: int, timeout_s: float | None) -> None:
     with bar(n, "engine", "") as shown:
 
         def on_change() -> None:
-            shown.update(min(n, len(engines.ids)) - shown.n)
+            shown.update(min(n, len(engines)) - shown.n)
 
         on_change()
         engines.wait_for(n, timeout_s, on_change)

@@ -188,10 +188,9 @@ class Questions:
 
     def wait_interactive(self, jobs: Any = None, interval: float = 1.0, timeout: float | None = -1) -> bool:
         """Wait for *jobs* (as ``wait`` does) with a progress bar; return whether all ended."""
-        from ippmpi.client.progress import wait_interactive
-        from ippmpi.client.waiting import Jobs
+        from ippmpi.client.progress import Several, wait_interactive
 
-        return wait_interactive(Jobs(self.requests.pending, self._with_ids(jobs)), interval, seconds(timeout))
+        return wait_interactive(Several(self.requests.pending, self._wanted(jobs)), interval, seconds(timeout))
 
     def spin(self) -> None:
         """Do nothing: what comes is taken at once, by a thread."""
@@ -228,8 +227,11 @@ class Questions:
                 f"need a task id, a place in the history, an AsyncResult, or a list of these, not {jobs!r}"
             ) from None
 
+    def _wanted(self, jobs: Any) -> Any:
+        """Return what is to be waited for: None is everything outstanding, a number is a place in the history."""
+        return self.requests.collectors() if jobs is None else self._with_ids(jobs)
+
     def _with_ids(self, jobs: Any) -> Any:
-        """Return *jobs* with task ids in the places of numbers, which are places in the history."""
         if isinstance(jobs, int) and not isinstance(jobs, bool):
             return self._names(jobs)
         return [self._with_ids(job) for job in jobs] if isinstance(jobs, list | tuple | set) else jobs

@@ -47,7 +47,7 @@ from ippmpi.wire.messages import (
     StillWaiting,
     Submit,
 )
-from ippmpi.wire.pickling import Blob
+from ippmpi.wire.pickling import Blob, pack
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ class Requests:
         self.engines = Engines()
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
+        self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
         self.history: deque[str] = deque(maxlen=HISTORY)
@@ -154,12 +156,20 @@ class Requests:
         part.first, part.size, part.failures = first, size, {}
         return part
 
+    def collectors(self) -> set[Collector]:
+        """Return those of all calls that have not ended; of a map also at a moment when none of its tasks is sent."""
+        return {pending.collector for pending in list(self.pending.values())} | self.maps
+
     def candidates(self, placement: Placement) -> int:
         """Return how many engines may be chosen by *placement*; at least 1."""
         return max(1, len(self.engines.ids if placement.candidates is None else placement.candidates))
 
     def _next_task(self) -> str:
         return f"{self._client_id}-{next(self._tasks)}"
+
+    def pack(self, value: object) -> Blob:
+        """Pickle *value* as this client wants it; raises what pickling raises."""
+        return pack(value, self.pickler)
 
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from ippmpi import connection as files
 from ippmpi.connection import Connection
 from ippmpi.errors import ConnectionFileError, Refused
-from ippmpi.wire.messages import Message
+from ippmpi.wire.messages import Abort, Interrupt, Message, SendSignal, Submit
 
 if TYPE_CHECKING:
     from ippmpi.net.conversation import Conversation, Delivery
@@ -98,8 +98,14 @@ class LinkTransport:
         return threading.current_thread() is self._thread
 
     def send(self, message: Message, on_ack: Callable[[], None] | None = None) -> None:
-        """Queue *message*; *on_ack* is called when the hub's store has it."""
-        self._conversation.send(message, on_ack=on_ack)
+        """Queue *message*; *on_ack* is called when the hub's store has it.
+
+        What ends work overtakes what waits for a slow line, but not the tasks that it names.
+        """
+        if type(message) in (Interrupt, Abort, SendSignal):
+            self._conversation.overtake(message, on_ack, must_follow(message))
+        else:
+            self._conversation.send(message, on_ack=on_ack)
 
     def offer(self, source: Source) -> int:
         """Make a large content available; return the number for ``Content.transfer``."""
@@ -137,6 +143,15 @@ class LinkTransport:
             self._receiver.connected(fresh=self._conversation.fresh)
         elif state.value == "refused":
             self._receiver.broken(Refused(text))
+
+
+def must_follow(message: Message) -> Callable[[Message], bool]:
+    """Return the question whether *message* has no meaning before another one has arrived."""
+    if isinstance(message, SendSignal):  # it is for what runs
+        return lambda _: False
+    tasks = getattr(message, "tasks", None)
+    names = None if tasks is None else frozenset(tasks)
+    return lambda other: isinstance(other, Submit) and (names is None or other.task in names)
 
 
 def dial_for(connection: Connection, client_id: str) -> Dial:

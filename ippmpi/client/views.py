@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +12,13 @@ from ippmpi.client.calling import View
 from ippmpi.client.collector import Collector
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import Unpickle, unpickle
+from ippmpi.client.imports import importing
 from ippmpi.client.mapresults import AsyncGatherResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import block_bounds, check_distribution, columns, is_array, join, split
 from ippmpi.client.replies import unpickle_reply
 from ippmpi.client.results import AsyncResult
-from ippmpi.wire.pickling import Blob, pack
+from ippmpi.wire.pickling import Blob
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
@@ -49,8 +52,9 @@ class DirectView(View):
     def _collect(self, method: str, op: str, blobs: list[Blob], ids: list[int], label: str | None) -> Collector:
         requests = self.client.requests
         parts = requests.parts(ids, method, label or self.label or "")
-        collector = Collector(parts, method, self.client)
+        collector = Collector(parts, method, self)
         requests.submit(op, blobs, collector)
+        self.note(parts[0].task)
         collector.release()
         return collector
 
@@ -64,7 +68,7 @@ class DirectView(View):
         unpickle: Unpickle = unpickle,
     ) -> AsyncResult:
         ids, single = self._engines(targets)
-        collector = self._collect(op, op, [pack(value)], ids, label)
+        collector = self._collect(op, op, [self.client.requests.pack(value)], ids, label)
         return AsyncResult(self.client.requests, collector, single=single, unpickle=unpickle)
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Any:
@@ -72,6 +76,9 @@ class DirectView(View):
 
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
         return self._send("apply", (function, args, kwargs))
+
+    def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
+        return self.apply_async(function, *args)
 
     def on_start(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on these engines, now and whenever one of them starts (again).
@@ -86,8 +93,10 @@ class DirectView(View):
         if not (self.targets is None or isinstance(self.targets, str)):
             ids, single = self.client.requests.engines.pick(self.targets)
             named = frozenset(ids)
-        blob = pack((f, args, kwargs))
-        collector = self.client.requests.beginnings.add(named, blob, self.label or "", self.client)
+        blob = self.client.requests.pack((f, args, kwargs))
+        collector = self.client.requests.beginnings.add(named, blob, self.label or "", self)
+        if collector.parts:
+            self.note(collector.parts[0].task)
         return AsyncResult(self.client.requests, collector, single=single)
 
     # --- code --------------------------------------------------------------------------------
@@ -127,6 +136,21 @@ class DirectView(View):
         result = self._send("execute", request, targets=targets, label=label, unpickle=unpickle_reply)
         self._finish(result, block)
         return result
+
+    def sync_imports(self, local: bool = True, quiet: bool = False) -> AbstractContextManager[None]:
+        """Import, inside a ``with`` block, here and on the engines: what the statements bind here they bind there.
+
+        Each is announced on stdout unless *quiet*. Meant are the statements of the block itself, not those of functions
+        that it calls. What failed on engines is raised at the end of the block.
+        """
+        if not local:
+            raise NotImplementedError("sync_imports(local=False): to import on the engines only, use view.execute()")
+        return importing(self, sys._getframe(1), quiet=quiet)
+
+    @property
+    def importer(self) -> AbstractContextManager[None]:
+        """Same as ``sync_imports()``: ``with view.importer: import numpy``."""
+        return importing(self, sys._getframe(1), quiet=False)
 
     # --- namespaces --------------------------------------------------------------------------
 
@@ -194,7 +218,7 @@ class DirectView(View):
         pieces = split(seq, len(ids), dist)
         if flatten:
             pieces = [piece[0] if len(piece) == 1 else piece for piece in pieces]
-        blobs = [pack({key: piece}) for piece in pieces]
+        blobs = [self.client.requests.pack({key: piece}) for piece in pieces]
         collector = self._collect("scatter", "push", blobs, ids, label)
         result = AsyncResult(self.client.requests, collector, single=single)
         if not (self.block if block is None else block):
@@ -216,7 +240,7 @@ class DirectView(View):
         """
         check_distribution(dist)
         ids, _ = self._engines(targets)
-        collector = self._collect("gather", "pull", [pack(key)], ids, label)
+        collector = self._collect("gather", "pull", [self.client.requests.pack(key)], ids, label)
         result = AsyncGatherResult(self.client.requests, collector, join=lambda pieces: join(pieces, dist))
         return self._finish(result, block)
 
@@ -246,7 +270,9 @@ class DirectView(View):
             calls: list[object] = [
                 (call_each, (function, return_exceptions, *(c[a:b] for c in ready)), {}) for a, b in bounds
             ]
-            collector = self._collect("map", "apply", [pack(call) for call in calls], ids[: len(bounds)], label)
+            collector = self._collect(
+                "map", "apply", [self.client.requests.pack(call) for call in calls], ids[: len(bounds)], label
+            )
         else:
             collector = Collector([], "map")
         sizes = [stop - start for start, stop in bounds]
@@ -255,6 +281,28 @@ class DirectView(View):
     def imap(self, function: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> Iterator[Any]:
         """Map (see ``map``) and return an iterator over the values, each as soon as its engine is done."""
         return iter(self.map_async(function, *sequences, **options))
+
+    def call_pieces(
+        self,
+        function: Callable[..., Any],
+        sequences: tuple[Any, ...],
+        *,
+        dist: str,
+        chunksize: int | None = None,  # noqa: ARG002 - for balanced views
+    ) -> AsyncResult:
+        """One call for each engine that gets something."""
+        ids, _ = self._engines(None)
+        pieces = [split(sequence, len(ids), dist) for sequence in sequences]
+        calls: list[object] = [
+            (function, arguments, {}) for arguments in zip(*pieces, strict=True) if len(arguments[0])
+        ]
+        if calls:
+            collector = self._collect(
+                "parallel", "apply", [self.client.requests.pack(call) for call in calls], ids[: len(calls)], None
+            )
+        else:
+            collector = Collector([], "parallel")
+        return AsyncGatherResult(self.client.requests, collector, join=lambda values: join(values, dist))
 
     # --- itself ------------------------------------------------------------------------------
 
@@ -284,4 +332,4 @@ class DirectView(View):
             shown = f"[{', '.join(map(str, targets[:4]))}, ... {targets[-1]}]"
         else:
             shown = str(targets)
-        return f"<DirectView {shown}>"
+        return f"<{type(self).__name__} {shown}>"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from ippmpi.client.collector import Collector
 from ippmpi.client.engines import Engines
 from ippmpi.client.requests import Pending
 
@@ -17,7 +18,7 @@ def wait_for_engines(
     """Wait for *n* engines, see ``Client.wait_for_engines``."""
     if not block:
         return _in_background(engines, n, timeout_s)
-    if interactive and len(engines.ids) < n:
+    if interactive and len(engines) < n:
         from ippmpi.client.progress import wait_for_engines
 
         wait_for_engines(engines, n, timeout_s)
@@ -42,49 +43,27 @@ def _in_background(engines: Engines, n: int, timeout_s: float | None) -> Future[
 
 
 def wait_for_jobs(pending: Mapping[str, Pending], jobs: Any, timeout_s: float | None) -> bool:
-    """Wait until *jobs* have ended, however; see ``Client.wait``."""
-    return _countdown(pending, jobs).wait(timeout_s)
-
-
-def _countdown(pending: Mapping[str, Pending], jobs: Any) -> Countdown:
+    """Wait until *jobs* (also collectors) have ended, however; see ``Client.wait``."""
     waiting = Countdown()
-    for job in list(pending) if jobs is None else _flat(jobs):
+    for job in flat(jobs):
         if isinstance(job, str):
             task = pending.get(job)
             if task is not None:
                 waiting.add(task.collector.on_end)
+        elif isinstance(job, Collector):
+            waiting.add(job.on_end)
         else:
             waiting.add(lambda done, job=job: job.add_done_callback(lambda _: done()))
-    return waiting
+    return waiting.wait(timeout_s)
 
 
-def _flat(jobs: Any) -> list[Any]:
-    if isinstance(jobs, str) or hasattr(jobs, "add_done_callback"):
+def flat(jobs: Any) -> list[Any]:
+    """Return the jobs in any nest of iterables."""
+    if isinstance(jobs, str | Collector) or hasattr(jobs, "add_done_callback"):
         return [jobs]
     if isinstance(jobs, Iterable):
-        return [one for job in jobs for one in _flat(job)]
+        return [one for job in jobs for one in flat(job)]
     raise TypeError(f"wait() needs task ids, results or other futures, not {jobs!r}")
-
-
-class Jobs:
-    """Tasks, results and other futures as one thing that a progress bar can show."""
-
-    def __init__(self, pending: Mapping[str, Pending], jobs: Any) -> None:
-        """Take *jobs* as ``wait_for_jobs`` does."""
-        self._waiting = _countdown(pending, jobs)
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return self._waiting.total
-
-    @property
-    def progress(self) -> int:
-        """How many have ended."""
-        return self._waiting.total - self._waiting.left
-
-    def wait(self, timeout: float | None = -1) -> bool:
-        """Wait for all; return whether they ended in time."""
-        return self._waiting.wait(None if timeout is None or timeout < 0 else timeout)
 
 
 class Countdown:
@@ -92,14 +71,13 @@ class Countdown:
 
     def __init__(self) -> None:
         """Start with none."""
-        self.left = self.total = 0
+        self.left = 0
         self._changed = threading.Condition()
 
     def add(self, on_end: Any) -> None:
         """Count one more; *on_end* registers what is to be called at its end."""
         with self._changed:
             self.left += 1
-            self.total += 1
         on_end(self._ended)
 
     def _ended(self) -> None:

@@ -7,7 +7,6 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -116,7 +115,7 @@ class ClusterState:
             token=self._token,
             folders=self._sets.folders,
             engine_sets=self._sets.to_dict(),
-            settings=asdict(self.settings),
+            settings=dict(vars(self.settings)),
         )
 
     @classmethod
@@ -196,7 +195,7 @@ class ClusterState:
 
 def full_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return *options* by their full names (``engine_timeout`` is ``engine_timeout_s``); TypeError for others."""
-    names = {f.name for f in fields(ClusterSettings)}
+    names = ClusterSettings.FIELDS.keys()
     full = {key if key in names else f"{key}_s": value for key, value in options.items()}
     unknown = full.keys() - names
     if unknown:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from ippmpi.core.effects import Effect
 from ippmpi.core.ending import EMPTY, Ending
+from ippmpi.core.engine import Engine, EngineState
 from ippmpi.core.ledger import Ledger
 from ippmpi.core.orphans import Orphans
 from ippmpi.core.task import NOWHERE, Event, State, Task
-from ippmpi.ids import EngineId, Peer
-from ippmpi.wire.messages import Content, Run, Submit
+from ippmpi.ids import EngineId, Peer, TaskId
+from ippmpi.wire.messages import Run, Submit
 
 
 class Direct:
@@ -24,7 +26,7 @@ class Direct:
 
     def make(self, peer: Peer, message: Submit) -> Task:
         """Make the task of *message*; its inline contents are not kept, as they are sent at once."""
-        places = [EngineId(target) for target in message.targets] or [NOWHERE]
+        places = cast("list[EngineId]", message.targets) or [NOWHERE]  # one by one it would cost a call each
         contents = message.contents
         spooled = [c if c.transfer else EMPTY for c in contents] if any(c.transfer for c in contents) else []
         return Task(peer, message, places, spooled)
@@ -35,31 +37,28 @@ class Direct:
         So do the parts on engines that another process has become since it was submitted: the one that was meant may
         have run it, and the hub of that time, which knew, may have been killed.
         """
-        shared = len(message.contents) == 1
-        runs: dict[Peer, tuple[list[int], list[Content]]] = {}
+        given: list[Engine] = []
         refused = []
-        has_it = self._orphans.holders(task.id)
-        for index, target in enumerate(task.parts):
-            if task.parts[target] is not State.WAITING:
+        known = self._ledger.engines
+        for target, state in task.parts.items():
+            if state is not State.WAITING:
                 continue  # it had ended before the hub was started again
-            engine = self._ledger.open_engine(target)
-            if engine is None or (0 <= message.seen < engine.joined and target not in has_it):
+            engine = known.get(target)
+            if engine is not None and engine.state is EngineState.ALIVE and self._meant(engine, message):
+                given.append(engine)
+            else:
                 refused.append(target)
-                continue
-            task.move(target, Event.ASSIGN)
-            task.engine = engine if len(task.parts) == 1 else None
-            self._ledger.load(task, engine)
-            self._ending.touch(engine)
-            if target in has_it:
-                continue
-            engines, contents = runs.setdefault(engine.agent, ([], []))
-            engines.append(target)
-            contents.append(message.contents[0 if shared else index])
-        for agent, (engines, contents) in runs.items():
-            run = Run(task.id, task.op, engines, contents[:1] if shared else contents)
+        self._give(task, given)
+        for agent, run in self._runs(task, message, given):
             yield from self._ledger.to_agent(agent, run)
         for target in refused:
             yield from self._refuse(task, target)
+
+    def _meant(self, engine: Engine, message: Submit) -> bool:
+        """Say whether *engine* was there when *message* was submitted, or has it."""
+        if engine.joined <= message.seen or message.seen < 0:
+            return True
+        return engine.id in self._orphans.holders(TaskId(message.task))
 
     def _refuse(self, task: Task, target: EngineId) -> Iterator[Effect]:
         engine = self._ledger.open_engine(target)
@@ -72,3 +71,19 @@ class Direct:
                 "has it now, without what the other one knew"
             )
         yield from self._ending.fail(task, target, "EngineError", text, engine=about)
+
+    def _give(self, task: Task, engines: list[Engine]) -> None:
+        task.move_all([engine.id for engine in engines], Event.ASSIGN)
+        if engines and len(task.parts) == 1:
+            task.engine = engines[0]
+        self._ledger.load_all(task, engines)
+        self._ending.touch_all(engines)
+
+    def _runs(self, task: Task, message: Submit, given: list[Engine]) -> Iterator[tuple[Peer, Run]]:
+        """Yield what each agent is told; engines that have *task* already are not named."""
+        has_it = self._orphans.holders(task.id)
+        new = [engine for engine in given if engine.id not in has_it] if has_it else given
+        contents = message.contents
+        own = dict(zip(task.parts, contents, strict=True)) if len(contents) > 1 else {}
+        for agent, ids in self._ledger.by_agent(new).items():
+            yield agent, Run(task.id, task.op, ids, [own[EngineId(i)] for i in ids] if own else contents)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 from ippmpi.core.effects import Effect, Keep, Send, Shelve
 from ippmpi.core.engine import Engine
@@ -32,6 +33,11 @@ class Ending:
         if self._ledger.queue.ready:  # else there is nothing to hand out
             self.touched[engine] = None
 
+    def touch_all(self, engines: Iterable[Engine]) -> None:
+        """Note that the load of several engines changed."""
+        if self._ledger.queue.ready:
+            self.touched.update(dict.fromkeys(engines))
+
     def unload(self, task: Task, engine: Engine) -> None:
         """Take *task* off *engine*'s load."""
         self._ledger.unload(task, engine)
@@ -52,16 +58,19 @@ class Ending:
             yield from self._close(task)
 
     def end_together(self, task: Task, message: Replies) -> Iterator[Effect]:
-        """End the parts of *task* that *message*, which has no large contents, is about."""
+        """End the parts of *task*, all of them on engines, that *message*, which has no large contents, is about."""
         ledger = self._ledger
+        ends: dict[Event, list[int]] = {}
         for reply in message.replies:
-            self._move(task, EngineId(reply.engine), event_of(reply))
+            event = Event.FINISH if reply.failure is None else event_of(reply)
+            ends.setdefault(event, []).append(reply.engine)
+        for event, places in ends.items():
+            self._move_all(task, cast("list[EngineId]", places), event)
         yield Keep(task.id, message)
         if ledger.owner_of(task) is not None:
             yield Send(task.owner, message)
         if ledger.followers:
-            for reply in message.replies:
-                yield from ledger.tell_followers(reply)
+            yield from ledger.tell_followers(message)
         if not task.open:
             yield from self._close(task)
 
@@ -74,6 +83,17 @@ class Ending:
             self.unload(task, engine)
             engine.completed += 1
             engine.recent.append(task.id)
+
+    def _move_all(self, task: Task, places: list[EngineId], event: Event) -> None:
+        ledger, name = self._ledger, task.id
+        task.move_all(places, event)
+        ledger.outcomes[task.parts[places[0]]] += len(places)
+        engines = [ledger.engines[place] for place in places]
+        ledger.unload_all(task, engines)
+        self.touch_all(engines)
+        for engine in engines:
+            engine.completed += 1
+            engine.recent.append(name)
 
     def _close(self, task: Task) -> Iterator[Effect]:
         self._ledger.remember(task)

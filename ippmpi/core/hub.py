@@ -7,6 +7,7 @@ call. Every method that changes something ends by letting the scheduler follow i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 from ippmpi.core.archive import QUESTIONS, Archive
 from ippmpi.core.balanced import Scheduler
@@ -14,6 +15,7 @@ from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
 from ippmpi.core.effects import Effect, Keep, Release, Send
 from ippmpi.core.ending import Ending, event_of
+from ippmpi.core.engine import Engine
 from ippmpi.core.intake import check, problem
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.limits import Limits
@@ -23,7 +25,7 @@ from ippmpi.core.policy import Policy
 from ippmpi.core.queries import Queries
 from ippmpi.core.relay import Relay
 from ippmpi.core.restoring import Past, Restoring
-from ippmpi.core.task import HANDED, BalancedTask, Task
+from ippmpi.core.task import HANDED, BalancedTask, State, Task
 from ippmpi.core.uploads import Uploads
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -171,10 +173,13 @@ class Hub:
 
     def on_replies(self, peer: Peer, message: m.Replies) -> Iterator[Effect]:
         """End several parts of a task; usually they are told and kept as they came, as one."""
+        engines = cast("Mapping[int, Engine]", self.ledger.engines)
         for reply in message.replies:
             if reply.task != message.task or reply.content.transfer:
                 raise ProtocolError(f"replies to {message.task}: one is to {reply.task}, or not inline")
-            self._check_speaker(peer, reply.engine)
+            engine = engines.get(reply.engine)
+            if engine is None or engine.agent != peer:
+                self._check_speaker(peer, reply.engine)
         task = self.ledger.tasks.get(TaskId(message.task))
         if task is not None and not isinstance(task, BalancedTask) and _all_open(task, message):
             yield from self.ending.end_together(task, message)
@@ -264,9 +269,14 @@ class Hub:
 
 def _all_open(task: Task, message: m.Replies) -> bool:
     """Say whether each of *message* ends a part of its own that is under way."""
-    parts, attempt = task.parts, task.attempt
-    places = {reply.engine for reply in message.replies if reply.attempt == attempt}
-    return len(places) == len(message.replies) and all(parts.get(EngineId(place)) in HANDED for place in places)
+    parts = cast("Mapping[int, State]", task.parts)
+    attempt, places = task.attempt, set()
+    for reply in message.replies:
+        place = reply.engine
+        if reply.attempt != attempt or place in places or parts.get(place) not in HANDED:
+            return False
+        places.add(place)
+    return True
 
 
 def _role(peer: Peer) -> str:

@@ -31,7 +31,7 @@ def check(message: Submit, ledger: Ledger) -> None:
             f"task {message.task}: {len(message.targets)} targets and {len(message.contents)} contents; "
             f"at most {limits.targets} are possible"
         )
-    if any(not 0 <= target < LARGEST_ID for target in message.targets):
+    if message.targets and not 0 <= min(message.targets) <= max(message.targets) < LARGEST_ID:
         raise ProtocolError(f"task {message.task}: a target that is no engine id")
 
 

@@ -16,7 +16,7 @@ from ippmpi.core.queue import Queue
 from ippmpi.core.task import BalancedTask, Ended, State, Task
 from ippmpi.core.world import World
 from ippmpi.ids import EngineId, Peer, TaskId, WorldId
-from ippmpi.wire.messages import Content, Display, Message, Output, Published, Reply
+from ippmpi.wire.messages import Content, Display, Message, Output, Published, Replies, Reply
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Ledger:
             if not peers:
                 del self.followers[task]
 
-    def tell_followers(self, message: Reply | Output | Display | Published) -> Iterator[Effect]:
+    def tell_followers(self, message: Reply | Replies | Output | Display | Published) -> Iterator[Effect]:
         """Send *message*, about a task, to those who follow it."""
         for peer in self.followers.get(TaskId(message.task), ()):
             yield Send(peer, message)
@@ -153,12 +153,9 @@ class Ledger:
         self._unreported.pop(engine, None)
         self.policy.remove(engine.id)
 
-    def load(self, task: Task, engine: Engine) -> None:
-        """Enter that *engine* holds *task*."""
-        if isinstance(task, BalancedTask):
-            engine.balanced[task.id] = task
-        else:
-            engine.direct[task.id] = task
+    def load(self, task: BalancedTask, engine: Engine) -> None:
+        """Enter that *engine* holds *task*; for others see ``load_all``."""
+        engine.balanced[task.id] = task
         self.report_load(engine)
 
     def unload(self, task: Task, engine: Engine) -> None:
@@ -168,6 +165,20 @@ class Ledger:
         else:
             del engine.direct[task.id]
         self.report_load(engine)
+
+    def load_all(self, task: Task, engines: Iterable[Engine]) -> None:
+        """Enter that *engines* hold *task*, which is not balanced."""
+        name, unreported = task.id, self._unreported
+        for engine in engines:
+            engine.direct[name] = task
+            unreported[engine] = None
+
+    def unload_all(self, task: Task, engines: Iterable[Engine]) -> None:
+        """Enter that *engines* do not hold *task*, which is not balanced, any more."""
+        name, unreported = task.id, self._unreported
+        for engine in engines:
+            del engine.direct[name]
+            unreported[engine] = None
 
     # --- peers ---
 
@@ -194,7 +205,10 @@ class Ledger:
         """Group engine ids by the agent that leads to them."""
         groups: dict[Peer, list[int]] = {}
         for engine in engines:
-            groups.setdefault(engine.agent, []).append(engine.id)
+            group = groups.get(engine.agent)
+            if group is None:
+                group = groups[engine.agent] = []
+            group.append(engine.id)
         return groups
 
     def tell_clients(self, message: Message) -> Iterator[Effect]:

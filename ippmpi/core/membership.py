@@ -105,7 +105,9 @@ class Membership:
             world.base = choose_base(world, ledger.worlds.values())
         back = [engine for engine in attached if engine.id >= 0]
         for agent in dict.fromkeys(engine.agent for engine in back + new):
-            yield Send(agent, Registered(world.id, world.base or 0))
+            ranks = ledger.agents[agent].engines.values()
+            pids = [engine.pid for engine in ranks if engine.world == world.id]
+            yield Send(agent, Registered(world.id, world.base or 0, pids))
         if new:
             yield from self._join(world, new)
         yield from self._restoring.returned(peer, attached, message.tasks)

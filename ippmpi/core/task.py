@@ -78,6 +78,9 @@ HANDED = frozenset({State.RUNNING, State.RETURNING, State.RECALLED})
 
 ENDED = frozenset({State.DONE, State.FAILED, State.ABORTED, State.LOST})
 
+ENDS = frozenset(event for (_, event), state in TRANSITIONS.items() if state in ENDED)
+"""What ends a part, whatever it was doing."""
+
 
 class Task:
     """One request of one client: its parts by engine, and what is needed until they have ended."""
@@ -109,10 +112,23 @@ class Task:
             self.open -= 1
         return state
 
+    def move_all(self, places: Sequence[EngineId], event: Event) -> None:
+        """Apply *event* to several parts, or raise ProtocolError if it cannot happen to all of them now."""
+        parts = self.parts
+        found = set(map(parts.__getitem__, places))
+        after = {state: TRANSITIONS[state, event] for state in found if (state, event) in TRANSITIONS}
+        if len(after) < len(found):
+            wrong = ", ".join(sorted(state.name for state in found - after.keys()))
+            raise ProtocolError(f"task {self.id}, {len(places)} parts: {event.name} in {wrong}")
+        for place in places:
+            parts[place] = after[parts[place]]
+        if event in ENDS:
+            self.open -= len(places)
+
     @property
     def succeeded(self) -> bool:
         """Whether every part is DONE."""
-        return all(state is State.DONE for state in self.parts.values())
+        return set(self.parts.values()) == {State.DONE}
 
 
 class BalancedTask(Task):

@@ -38,7 +38,21 @@ def world_facts(expected: int, host: str, *, local_rank: int | None = None) -> W
     library = MPI.Get_library_version().strip("\0\n ").splitlines()[0]
     if world.size != expected:
         raise LaunchError(_explain(world.size, expected, host, library))
-    return WorldFacts(world.rank, world.size, world.allgather(host).count(host), host, library)
+    local_size = _told_local_size(world.size) or world.allgather(host).count(host)
+    return WorldFacts(world.rank, world.size, local_size, host, library)
+
+
+def _told_local_size(size: int) -> int:
+    """Return how many ranks the starter says it has put on this host, 0 if it does not say.
+
+    A collective at the start makes ranks that are there spin while others, on the same cores, still import:
+    with 64 ranks on 2 cores that takes 0.7 s.
+    """
+    for name in _LOCAL_SIZES:
+        told = os.environ.get(name, "")
+        if told.isdecimal() and 0 < int(told) <= size:
+            return int(told)
+    return 0
 
 
 def _explain(size: int, expected: int, host: str, library: str) -> str:
@@ -52,6 +66,9 @@ def _explain(size: int, expected: int, host: str, library: str) -> str:
         "install the library that belongs to your mpiexec (MPI4PY_LIBMPI names one by its path)"
     )
 
+
+_LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
+"""Variables in which MPICH's and Intel MPI's mpiexec, and Open MPI's, say so; all ranks of a job have them, or none."""
 
 # What each starter leaves in the environment of its ranks; the first that fits is taken.
 _STARTERS = (

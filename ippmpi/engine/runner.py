@@ -16,6 +16,7 @@ from ippmpi.engine.mpi import WorldFacts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.output import Output
 from ippmpi.engine.shell import Shell
+from ippmpi.wire import pickling
 from ippmpi.wire.messages import Content, Failure, Reply
 from ippmpi.wire.pickling import pack, unpack
 
@@ -76,6 +77,7 @@ class Runner:
         self._namespace.origin = task.rpartition("-")[0]
         value: object = None
         failure = content if isinstance(content, Failure) else None
+        pickling.use(None if isinstance(content, Failure) else content)
         if not isinstance(content, Failure):
             value, failure = self._guarded(task, op, content)
         self._tidy()

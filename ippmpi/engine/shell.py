@@ -6,7 +6,6 @@ displayed are mime bundles, a traceback is text.
 
 from __future__ import annotations
 
-import ast
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -108,6 +107,8 @@ class Shell:
 
 def _bound(code: str) -> Iterator[str]:
     """Yield the names that running *code* binds at its top level."""
+    import ast
+
     try:
         waiting: list[ast.AST] = [ast.parse(code)]
     except (SyntaxError, ValueError):

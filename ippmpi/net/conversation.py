@@ -104,6 +104,11 @@ class Conversation:
         """Queue *message*; *on_ack* is called when its next owner has it."""
         self.send_raw(encode(message), on_ack=on_ack, urgent=urgent)
 
+    def overtake(self, message: Message, on_ack: OnAck, behind: Callable[[Message], bool]) -> None:
+        """Queue *message* before all that cannot leave now, but after the last one of which *behind* is true."""
+        self.session.overtake(encode(message), on_ack, lambda raw: behind(decode(raw)))
+        self.touch()
+
     def send_raw(self, raw: bytes, *, on_ack: OnAck = None, urgent: bool = False) -> None:
         """Queue an encoded message."""
         self.session.send(raw, on_ack, urgent=urgent)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import zmq
 
-from ippmpi.net.keys import Doorman, ServerKeys
+from ippmpi.net.doorman import Doorman
+from ippmpi.net.keys import ServerKeys
 from ippmpi.net.loop import Loop, Source
 from ippmpi.net.stream import LARGEST_FRAME
 from ippmpi.net.zmqwatch import watch

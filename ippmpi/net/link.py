@@ -8,11 +8,11 @@ from __future__ import annotations
 import enum
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ippmpi.errors import ProtocolError
 from ippmpi.net.compatible import python
@@ -45,8 +45,7 @@ class LinkState(enum.Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True):
     """Where to, and as whom. ``endpoints`` (``unix://path``, ``tcp://host:port``) are tried in turn.
 
     TCP needs the listener's public key and our own pair. ``key`` is the public key that the hello names, if
@@ -56,7 +55,7 @@ class Dial:
     endpoints: tuple[str, ...]
     role: str
     peer: str
-    about: Mapping[str, object] = field(default_factory=dict)
+    about: Mapping[str, object] = {}
     server_public: str = ""
     keys: KeyPair | None = None
     key: str = ""
@@ -134,6 +133,8 @@ class _Channel:
             on_message = self._link.on_message
             for delivery in conversation.on_batch(record):
                 on_message(delivery)
+            if self.pings and not record.messages:
+                self._link.answer_sign()
         elif isinstance(record, Chunk) and self.open:
             conversation.on_chunk(record, data)
         elif isinstance(record, Grant) and self.open:
@@ -167,7 +168,7 @@ class _Channel:
         self._dial_later()
 
     def _dial_later(self) -> None:
-        delay = self._retry_s * random.uniform(0.5, 1.5)  # jitter: a thousand peers must not come at once
+        delay = self._retry_s * (0.5 + os.urandom(1)[0] / 255)  # jitter: a thousand peers must not come at once
         self._retry_s = min(LONGEST_RETRY_S, self._retry_s * 1.5)
         self._retry = self._link.loop.call_later(delay, self._redial)
 
@@ -308,6 +309,11 @@ class Link:
         if now - self.conversation.heard > SILENT_S:
             self._control.hang_up("the controller has fallen silent")
         elif now - self.conversation.spoke > PING_S * 0.9:
+            self.conversation.notice()
+
+    def answer_sign(self) -> None:
+        """Answer a sign of life with one, if one is due soon: a listener of many peers wakes once for all of them."""
+        if time.monotonic() - self.conversation.spoke > PING_S / 2:
             self.conversation.notice()
 
     # --- the end -----------------------------------------------------------------------------

@@ -58,6 +58,17 @@ class Session:
         else:
             self._unsent.append((raw, on_ack))
 
+    def overtake(self, raw: bytes, on_ack: OnAck, behind: Callable[[bytes], bool]) -> None:
+        """Queue *raw* before all that cannot leave now, but after the last message of which *behind* is true."""
+        self.backlog += len(raw)
+        passed = 0
+        if self._in_flight + sum(len(queued) for queued, _ in self._unsent) > WINDOW_BYTES:
+            for queued, _ in reversed(self._unsent):
+                if behind(queued):
+                    break
+                passed += 1
+        self._unsent.insert(len(self._unsent) - passed, (raw, on_ack))
+
     def next_batch(self) -> Batch | None:
         """Return what may leave now, None if nothing. Whatever is queued leaves together, up to the size of a batch."""
         if not self._unsent or self._in_flight >= WINDOW_BYTES:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.messages import Chunk, Grant
@@ -52,8 +53,7 @@ class Sink(Protocol):
         """Take the next bytes; they come in order and without gaps."""
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct):
     """One content on its way out."""
 
     source: Source
@@ -62,8 +62,7 @@ class Outgoing:
     failed: bool = False
 
 
-@dataclass(slots=True)
-class Incoming:
+class Incoming(msgspec.Struct):
     """One content on its way in."""
 
     sink: Sink

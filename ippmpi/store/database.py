@@ -14,18 +14,20 @@ from ippmpi import clock
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
 from ippmpi.store import missed
+from ippmpi.store.bundles import Row, outcomes_of, replies_of, row_of, row_of_bundle
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import ReplyRecord, RequestRecord, RequestState, Selection, StoreLimits
 from ippmpi.wire.frames import decode, encode
-from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Failure, Output, Replies, Reply, Submit
+from ippmpi.wire.messages import Content, Display, EngineRecord, EnginesChanged, Output, Replies, Reply, Submit
 
 Kept = Submit | Reply | Replies | Output | Display | EnginesChanged
 """What can be written."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # message: the whole request, until it has ended, and a small one also later; spooled: the value's key in the spool,
 # or 0; engines: those that are there now. They are what a controller needs that was started again.
+# a row of replies may stand for several, see bundles.py
 # replies are an ordinary table: blobs of up to 64 KB in a WITHOUT ROWID tree would make every look-up slow
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -36,7 +38,8 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE INDEX IF NOT EXISTS requests_finished ON requests (finished) WHERE finished IS NOT NULL;
 CREATE TABLE IF NOT EXISTS replies (
     task TEXT NOT NULL, engine INTEGER NOT NULL, failure TEXT, content BLOB, size INTEGER NOT NULL,
-    started REAL NOT NULL, completed REAL NOT NULL, spooled INTEGER NOT NULL, attempt INTEGER NOT NULL
+    started REAL NOT NULL, completed REAL NOT NULL, spooled INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    count INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS replies_task ON replies (task, engine);
 CREATE TABLE IF NOT EXISTS outputs (
@@ -51,7 +54,7 @@ DISPLAY = ""
 
 ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?, ?)"
 
-ADD_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 ADD_OUTPUT = """INSERT INTO outputs SELECT ?1, ?2, ?3, ?4
 WHERE EXISTS (SELECT 1 FROM requests WHERE task = ?1)"""
@@ -60,8 +63,8 @@ SMALL = 16 * 1024
 """Bytes of a request that is kept with its function and arguments when it has ended, so that it can be sent again."""
 
 CLOSE_REQUEST = f"""UPDATE requests SET size = size + ?2, (finished, message) = (
-SELECT CASE WHEN count(*) >= expected THEN coalesce(finished, ?3) ELSE finished END,
-CASE WHEN count(*) < expected OR length(message) <= {SMALL} THEN message END
+SELECT CASE WHEN total(count) >= expected THEN coalesce(finished, ?3) ELSE finished END,
+CASE WHEN total(count) < expected OR length(message) <= {SMALL} THEN message END
 FROM replies WHERE replies.task = ?1) WHERE task = ?1"""
 
 ADD_ENGINE = "INSERT OR REPLACE INTO engines VALUES (?, ?)"
@@ -263,11 +266,11 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _rows(
     records: Iterable[tuple[float, Kept]],
-) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]], dict[str, int], int]:
+) -> tuple[list[tuple[object, ...]], list[Row], dict[str, int], int]:
     """Return the rows of requests and of replies, the bytes by which each request grows, and those of new ones."""
     to_json = msgspec.json.encode
     requests: list[tuple[object, ...]] = []
-    replies: list[tuple[object, ...]] = []
+    replies: list[Row] = []
     closed: dict[str, int] = {}
     added = 0
     for at, m in records:
@@ -280,22 +283,12 @@ def _rows(
             added += size
             if any(content.transfer for content in m.contents):
                 closed.setdefault(m.task, 0)  # it is written when its contents are whole; it may have ended by then
-        elif type(m) is Reply:
-            _add_reply(m, replies, closed)
-        elif type(m) is Replies:
-            for reply in m.replies:
-                _add_reply(reply, replies, closed)
+        elif isinstance(m, Reply | Replies):
+            row = row_of_bundle(m) if isinstance(m, Replies) else row_of(m)
+            replies.append(row)
+            kept = len(row[3] or b"") + len(row[2] or "") + ROW_BYTES
+            closed[m.task] = closed.get(m.task, 0) + kept
     return requests, replies, closed, added
-
-
-def _add_reply(m: Reply, rows: list[tuple[object, ...]], closed: dict[str, int]) -> None:
-    failure = None if m.failure is None else msgspec.json.encode(m.failure).decode()
-    content = None if m.content.transfer else m.content.inline
-    size = m.content.size or len(m.content.inline)
-    times, spooled = (m.started, m.completed), m.content.transfer
-    rows.append((m.task, m.engine, failure, content, size, *times, spooled, m.attempt))
-    kept = len(content or b"") + len(failure or "") + ROW_BYTES
-    closed[m.task] = closed.get(m.task, 0) + kept
 
 
 def _output_rows(records: Iterable[tuple[float, Kept]], closed: dict[str, int]) -> list[tuple[object, ...]]:
@@ -327,8 +320,7 @@ def read_request(db: sqlite3.Connection, task: str) -> RequestRecord | None:
     row = db.execute(f"{LIST} WHERE task = ?", (task,)).fetchone()
     if row is None:
         return None
-    query = "SELECT engine, failure, content, size, started, completed FROM replies WHERE task = ? ORDER BY engine"
-    replies = tuple(_reply(r) for r in db.execute(query, (task,)))
+    replies = tuple(sorted(map(_reply, read_replies(db, task)), key=lambda reply: reply.engine))
     query = "SELECT engine, stream, data FROM outputs WHERE task = ? ORDER BY rowid"
     return replace(_request(row), replies=replies, outputs=tuple(_output(task, *r) for r in db.execute(query, (task,))))
 
@@ -366,8 +358,10 @@ def read_past(db: sqlite3.Connection) -> Past:
     decode_record = msgspec.msgpack.Decoder(EngineRecord).decode
     engines = [decode_record(record) for (record,) in db.execute("SELECT record FROM engines ORDER BY engine")]
     ends: dict[str, dict[int, bool]] = {}
-    for task, engine, succeeded in db.execute("SELECT task, engine, failure IS NULL FROM replies"):
-        ends.setdefault(task, {})[engine] = bool(succeeded)
+    # contents may be a gigabyte together: only those that stand for several replies are read
+    query = "SELECT task, engine, failure IS NULL, CASE WHEN engine < -1 THEN content END FROM replies"
+    for task, engine, succeeded, bundle in db.execute(query):
+        ends.setdefault(task, {}).update([(engine, bool(succeeded))] if bundle is None else outcomes_of(bundle))
     tasks = []
     for task, client, finished, message in db.execute(
         "SELECT task, client, finished, message FROM requests ORDER BY rowid"
@@ -401,19 +395,8 @@ def _number(task: PastTask) -> int:
 
 def read_replies(db: sqlite3.Connection, task: str) -> list[Reply]:
     """Return the replies to one task, as they were sent but for the keys of spooled contents."""
-    query = "SELECT engine, failure, content, size, started, completed, spooled, attempt FROM replies WHERE task = ?"
-    return [
-        Reply(
-            task,
-            engine,
-            Content(content or b"", size, spooled),
-            None if failure is None else msgspec.json.decode(failure, type=Failure),
-            started,
-            completed,
-            attempt,
-        )
-        for engine, failure, content, size, started, completed, spooled, attempt in db.execute(query, (task,))
-    ]
+    rows = db.execute("SELECT * FROM replies WHERE task = ?", (task,))
+    return [reply for row in rows for reply in replies_of(row)]
 
 
 def _request(row: Sequence[object]) -> RequestRecord:
@@ -428,7 +411,8 @@ def _request(row: Sequence[object]) -> RequestRecord:
     return RequestRecord(*fields)  # type: ignore[arg-type]  # the columns are typed by the schema
 
 
-def _reply(row: Sequence[object]) -> ReplyRecord:
-    engine, failure, content, size, started, completed = row
-    decoded = None if failure is None else msgspec.json.decode(str(failure), type=Failure)
-    return ReplyRecord(engine, decoded, content, size, started, completed)  # type: ignore[arg-type]  # as above
+def _reply(reply: Reply) -> ReplyRecord:
+    content = reply.content
+    value = None if content.inline == b"" and content.size else content.inline
+    size = content.size or len(content.inline)
+    return ReplyRecord(reply.engine, reply.failure, value, size, reply.started, reply.completed)

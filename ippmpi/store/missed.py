@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from ippmpi.wire.messages import Content, Display, Failure, Output, Reply
+from ippmpi.store.bundles import message_of
+from ippmpi.wire.messages import Display, Output, Replies, Reply
 
 PAGE_BYTES = 4 << 20
 PAGE_ROWS = 2000
@@ -15,8 +14,7 @@ PAGE_ROWS = 2000
 OUTPUTS = """SELECT o.rowid, o.task, o.engine, o.stream, o.data FROM outputs o JOIN requests q ON q.task = o.task
 WHERE o.rowid > ? AND q.client = ? ORDER BY o.rowid LIMIT ?"""
 
-REPLIES = """SELECT r.rowid, r.task, r.engine, r.failure, r.content, r.size, r.started, r.completed, r.attempt
-FROM replies r JOIN requests q ON q.task = r.task
+REPLIES = """SELECT r.rowid, r.* FROM replies r JOIN requests q ON q.task = r.task
 WHERE r.rowid > ? AND r.spooled = 0 AND q.client = ? ORDER BY r.rowid LIMIT ?"""
 
 
@@ -30,7 +28,7 @@ class Point(NamedTuple):
 class Missed(NamedTuple):
     """Some of what comes behind a point, and the point behind that. Nothing, if there is no more."""
 
-    messages: list[Output | Display | Reply]
+    messages: list[Output | Display | Reply | Replies]
     point: Point
 
 
@@ -45,7 +43,7 @@ def read(db: sqlite3.Connection, client: str, after: Point) -> Missed:
 
     Replies only once there is no more output: what a task has printed comes before its end.
     """
-    messages: list[Output | Display | Reply] = []
+    messages: list[Output | Display | Reply | Replies] = []
     last_output, last_reply = after
     room = PAGE_BYTES
     for rowid, task, engine, stream, data in db.execute(OUTPUTS, (after.output, client, PAGE_ROWS)):
@@ -55,15 +53,9 @@ def read(db: sqlite3.Connection, client: str, after: Point) -> Missed:
             break
     if len(messages) == PAGE_ROWS or room <= 0:
         return Missed(messages, Point(last_output, last_reply))
-    for rowid, *fields in db.execute(REPLIES, (after.reply, client, PAGE_ROWS)):
-        messages.append(_reply(*fields))
-        last_reply, room = rowid, room - fields[4]
+    for rowid, *row in db.execute(REPLIES, (after.reply, client, PAGE_ROWS)):
+        messages.append(message_of(tuple(row)))
+        last_reply, room = rowid, room - row[4]
         if room <= 0:
             break
     return Missed(messages, Point(last_output, last_reply))
-
-
-def _reply(*fields: Any) -> Reply:
-    task, engine, failure, content, size, started, completed, attempt = fields
-    why = None if failure is None else msgspec.json.decode(failure, type=Failure)
-    return Reply(task, engine, Content(content or b"", size), why, started, completed, attempt)

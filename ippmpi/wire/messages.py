@@ -226,11 +226,16 @@ class Answer(Message, frozen=True):
 
 
 class Registered(Message, frozen=True):
-    """The world is complete: its ranks are engines ``base + rank``. The agent tells its engines."""
+    """The world is complete: its ranks are engines ``base + rank``. The agent tells its engines.
+
+    ``pids``: the processes that it is for (none named: all). Others, which have been started since under the same
+    name, must not be taken for them: what waits for the dead would run on the living.
+    """
 
     ROUTE: ClassVar[str] = "hub -> agent"
     world: str
     base: int
+    pids: list[int] = []
 
 
 class Run(Message, frozen=True):

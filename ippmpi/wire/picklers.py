@@ -1,9 +1,9 @@
 """Pickle, with ``__main__`` by value: fast where plain pickle will do, cloudpickle where it will not.
 
-Three attempts. The plain one knows functions and modules besides what pickle knows, so most calls
-never need cloudpickle (on either side: engines start without it). The second is cloudpickle's. The
-third is for functions with a global that cannot be pickled: it travels as an ``Unsendable``, since
-the engine may well have its own value of that name.
+That is ``auto``; users may choose another one of ``PICKLERS``. It makes three attempts. The plain one knows functions
+and modules besides what pickle knows, so most calls never need cloudpickle (on either side: engines start without it).
+The second is cloudpickle's. The third is for functions with a global that cannot be pickled: it travels as an
+``Unsendable``, since the engine may well have its own value of that name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import FunctionType, ModuleType
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeGuard, cast
 from weakref import WeakSet
 
 from ippmpi.wire.functions import MainGlobals, Reduced, Unsendable, is_main, reduce_function, travelling
@@ -23,6 +23,14 @@ from ippmpi.wire.functions import MainGlobals, Reduced, Unsendable, is_main, red
 PROTOCOL = 5
 
 BufferCallback = Callable[[pickle.PickleBuffer], object]
+
+
+PICKLERS = ("auto", "cloudpickle", "dill")
+"""What users may choose; a blob names it by its place in here.
+
+``cloudpickle``: as it is, so functions of ``__main__`` take the client's globals along and do not see the engine's.
+``dill``: for the many types that others refuse; functions, classes, modules and arrays go as in ``auto``.
+"""
 
 
 class _Pickler(Protocol):
@@ -36,8 +44,9 @@ class _NotPlain(Exception):  # noqa: N818 - never leaves this module
 class Travels:
     """The globals that went with the functions of one pickle, by name."""
 
-    def __init__(self, *, careful: bool = False) -> None:
-        """Replace what cannot be pickled, if *careful*; else let it fail."""
+    def __init__(self, make: _Make | None = None, *, careful: bool = False) -> None:
+        """Replace what *make*'s pickler cannot pickle, if *careful*; else let it fail."""
+        self._make = make or _PlainPickler
         self.values: dict[str, object] = {}
         self.main = MainGlobals()
         self._careful = careful
@@ -56,7 +65,7 @@ class Travels:
         if id(value) not in self._reasons:
             self._reasons[id(value)] = ""  # so that functions that refer to each other end
             try:
-                _dump(_cloud_pickler(), value, self, _drop)
+                _dump(self._make, value, self, _drop)
             except Exception as error:  # whatever a __reduce__ of the user's raises
                 self._reasons[id(value)] = f"{type(error).__name__}: {error}"
         reason = self._reasons[id(value)]
@@ -67,7 +76,7 @@ def _drop(buffer: pickle.PickleBuffer) -> None:
     """Take a buffer out of band, and forget it."""
 
 
-def dumps(value: object) -> tuple[memoryview, list[pickle.PickleBuffer], dict[str, object]]:
+def dumps(value: object, pickler: str = "auto") -> tuple[memoryview, list[pickle.PickleBuffer], dict[str, object]]:
     """Return the pickle of *value*, its out-of-band buffers, and the globals that travel in it.
 
     Raises whatever the value's own reducers raise; TypeError or PicklingError from pickle itself.
@@ -75,21 +84,22 @@ def dumps(value: object) -> tuple[memoryview, list[pickle.PickleBuffer], dict[st
     if type(value) in _SCALARS:
         return memoryview(pickle.dumps(value, PROTOCOL)), [], {}
     try:
-        if _by_value_modules():
+        if pickler != "auto" or _by_value_modules():
             raise _NotPlain
         return _attempt(_PlainPickler, value, Travels())
     except Exception:  # the next attempt will fail with the same, or a better, error
-        travels = Travels()
+        make = _makers[pickler]()
+        travels = Travels(make)
     try:
-        return _attempt(_cloud_pickler(), value, travels)
+        return _attempt(make, value, travels)
     except Exception:
         if not travels.values:
             raise
-    return _attempt(_cloud_pickler(), value, Travels(careful=True))
+    return _attempt(make, value, Travels(make, careful=True))
 
 
 def _attempt(
-    kind: Callable[[io.BytesIO, Travels, BufferCallback], _Pickler], value: object, travels: Travels
+    make: _Make, value: object, travels: Travels
 ) -> tuple[memoryview, list[pickle.PickleBuffer], dict[str, object]]:
     buffers: list[pickle.PickleBuffer] = []
 
@@ -99,17 +109,17 @@ def _attempt(
             buffers.append(buffer)
         return small
 
-    return _dump(kind, value, travels, keep).getbuffer(), buffers, travels.values
+    return _dump(make, value, travels, keep).getbuffer(), buffers, travels.values
 
 
 def _dump(
-    kind: Callable[[io.BytesIO, Travels, BufferCallback], _Pickler],
+    make: _Make,
     value: object,
     travels: Travels,
     callback: BufferCallback,
 ) -> io.BytesIO:
     file = io.BytesIO()
-    kind(file, travels, callback).dump(value)
+    make(file, travels, callback).dump(value)
     return file
 
 
@@ -126,6 +136,15 @@ def _by_value_modules() -> bool:
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
+def _is_imported(value: object) -> TypeGuard[ModuleType]:
+    return isinstance(value, ModuleType) and sys.modules.get(value.__name__) is value
+
+
+def _is_array(value: object) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
 class _PlainPickler(pickle.Pickler):
     """Plain pickle that gives up (``_NotPlain``) before it would write a reference to ``__main__``."""
 
@@ -137,15 +156,18 @@ class _PlainPickler(pickle.Pickler):
         """Take over functions and modules."""
         if isinstance(value, FunctionType) and is_main(value):
             return self._travels.reduce(value)
-        if isinstance(value, ModuleType) and sys.modules.get(value.__name__) is value:
+        if _is_imported(value):
             return import_module, (value.__name__,)
         if getattr(value, "__module__", None) == "__main__":
             raise _NotPlain
         return NotImplemented  # type: ignore[no-any-return] # pickle's own word
 
 
+_Make = Callable[[io.BytesIO, Travels, BufferCallback], _Pickler]
+
+
 @cache
-def _cloud_pickler() -> Callable[[io.BytesIO, Travels, BufferCallback], _Pickler]:
+def _cloud_pickler() -> _Make:
     import functools
 
     import cloudpickle
@@ -169,6 +191,54 @@ def _cloud_pickler() -> Callable[[io.BytesIO, Travels, BufferCallback], _Pickler
             return _claim(cast("type", value), reduced) if by_value else reduced
 
     return CloudPickler
+
+
+@cache
+def _only_cloud_pickler() -> _Make:
+    import cloudpickle
+
+    def make(file: io.BytesIO, travels: Travels, callback: BufferCallback) -> _Pickler:  # noqa: ARG001 - none travel
+        return cast("_Pickler", cloudpickle.Pickler(file, PROTOCOL, buffer_callback=callback))
+
+    return make
+
+
+@cache
+def _dill_pickler() -> _Make:
+    try:
+        import dill
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(NO_DILL, name="dill") from error
+
+    class DillPickler(dill.Pickler):  # type: ignore[misc] # it has no types
+        """Dill for all but functions, classes, modules and arrays."""
+
+        def __init__(self, file: io.BytesIO, travels: Travels, callback: BufferCallback) -> None:
+            super().__init__(file, PROTOCOL, buffer_callback=callback)
+            self._usual: Any = _cloud_pickler()(io.BytesIO(), travels, callback)
+
+        def reducer_override(self, value: object) -> Reduced:
+            if _is_imported(value):
+                return import_module, (value.__name__,)
+            if _is_array(value):  # dill would copy it
+                return cast("Reduced", value.__reduce_ex__(PROTOCOL))
+            return cast("Reduced", self._usual.reducer_override(value))
+
+    return DillPickler
+
+
+NO_DILL = f"dill is not installed here: pip install dill (Python: {sys.executable})"
+
+_makers: dict[str, Callable[[], _Make]] = {
+    "auto": _cloud_pickler,
+    "cloudpickle": _only_cloud_pickler,
+    "dill": _dill_pickler,
+}
+
+
+def check(pickler: str) -> None:
+    """Raise ModuleNotFoundError if *pickler* cannot be used in this process; the text says what to do."""
+    _makers[pickler]()
 
 
 # --- called by pickle, so their names are part of the wire format --------------------------------

@@ -1,7 +1,7 @@
 """Calls and results to blobs and back, without copying large buffers.
 
-A blob: little-endian u32 number of parts, u32 zero, u64 size of each part; then the parts, each at
-the next multiple of 64 bytes. Part 0 is a pickle (protocol 5); the others are its out-of-band
+A blob: little-endian u32 number of parts, u32 pickler (its place in ``PICKLERS``), u64 size of each part; then the
+parts, each at the next multiple of 64 bytes. Part 0 is a pickle (protocol 5); the others are its out-of-band
 buffers (the memory of arrays), so that arrays are aligned views into the blob.
 """
 
@@ -12,12 +12,13 @@ import struct
 import sys
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.functions import get_home
-from ippmpi.wire.picklers import dumps
+from ippmpi.wire.picklers import PICKLERS, dumps
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,6 +32,9 @@ _HEADER = struct.Struct("<II")
 _PLAIN_HEADER = struct.Struct("<IIQ48x")  # one part, at byte 64
 _SIZE = 8
 
+NONE = _PLAIN_HEADER.pack(1, 0, 4) + b"\x80\x05N."
+"""The blob of None, which is what most calls on all ranks return: whoever knows it need not unpack it."""
+
 
 class Blob(NamedTuple):
     """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order."""
@@ -43,15 +47,40 @@ class Blob(NamedTuple):
         return b"".join(self.parts)
 
 
-def pack(value: object) -> Blob:
+_usual: ContextVar[str] = ContextVar("pickler", default="auto")
+
+
+def use(content: Buffer | None) -> None:
+    """Have ``pack`` in this thread answer with the pickler that made the question *content* (None: ``auto``)."""
+    _usual.set(PICKLERS[_pickler_of(memoryview(content))] if content is not None else "auto")
+
+
+def _pickler_of(view: memoryview) -> int:
+    pickler = int.from_bytes(view.cast("B")[4:8], "little")
+    return pickler if pickler < len(PICKLERS) else 0
+
+
+def pack(value: object, pickler: str = "") -> Blob:
     """Return *value* as a blob, which refers to the memory of its arrays.
 
-    Functions and classes of ``__main__`` go by value, with the globals that they read; a large one
-    of these is warned about once. Raises what pickling raises (TypeError, PicklingError, or whatever
-    a class's own reducer raises).
+    *pickler*: one of ``PICKLERS``; by default what ``use`` said. Functions and classes of ``__main__`` go by value,
+    with the globals that they read; a large one of these is warned about once. Raises what pickling raises (TypeError,
+    PicklingError, or whatever a class's own reducer raises).
     """
-    pickled, buffers, travelled = dumps(value)
-    blob = _layout([pickled, *(buffer.raw() for buffer in buffers)]) if buffers else _plain(pickled)
+    usual = _usual.get()
+    if pickler in ("", usual):
+        pickler = usual
+        pickled, buffers, travelled = dumps(value, usual)
+    else:
+        before = _usual.set(pickler)  # for what packs itself while it is pickled
+        try:
+            pickled, buffers, travelled = dumps(value, pickler)
+        finally:
+            _usual.reset(before)
+    if buffers or pickler != "auto":
+        blob = _layout([pickled, *(buffer.raw() for buffer in buffers)], PICKLERS.index(pickler))
+    else:
+        blob = _plain(pickled)
     if travelled and blob.size > LARGE and get_home() is None:
         _warn(travelled)
     return blob
@@ -61,9 +90,9 @@ def _plain(pickled: memoryview) -> Blob:
     return Blob((_PLAIN_HEADER.pack(1, 0, pickled.nbytes), pickled), ALIGNMENT + pickled.nbytes)
 
 
-def _layout(buffers: list[memoryview]) -> Blob:
+def _layout(buffers: list[memoryview], pickler: int) -> Blob:
     sizes = [buffer.nbytes for buffer in buffers]
-    parts: list[bytes | memoryview] = [_HEADER.pack(len(sizes), 0) + struct.pack(f"<{len(sizes)}Q", *sizes)]
+    parts: list[bytes | memoryview] = [_HEADER.pack(len(sizes), pickler) + struct.pack(f"<{len(sizes)}Q", *sizes)]
     position = len(parts[0])
     for buffer in buffers:
         padding = -position % ALIGNMENT
@@ -114,7 +143,7 @@ def _importer(error: ImportError) -> str:
 
 def _parts(view: memoryview) -> list[memoryview]:
     try:
-        count, zero = _HEADER.unpack_from(view)
+        count, pickler = _HEADER.unpack_from(view)
         sizes = struct.unpack_from(f"<{count}Q", view, _HEADER.size) if count * _SIZE <= len(view) else ()
     except struct.error as error:
         raise ProtocolError(f"not a blob: {error}") from None
@@ -124,7 +153,7 @@ def _parts(view: memoryview) -> list[memoryview]:
         position += -position % ALIGNMENT
         parts.append(view[position : position + size])
         position += size
-    if not parts or zero or position != len(view):
+    if not parts or pickler >= len(PICKLERS) or position != len(view):
         raise ProtocolError(f"not a blob: {count} parts that end at byte {position}, in {len(view)} bytes")
     return parts
 

@@ -452,3 +452,9 @@ def test_an_agent_whose_starter_died_does_not_stay(controller: Controller, start
         eventually(lambda: controller.agent)
     assert agent.wait(10) == 0
     assert not folder.exists()
+
+
+def test_without_tcp_nothing_loads_zeromq() -> None:
+    heavy = {"zmq", "numpy", "IPython", "cloudpickle", "hashlib", "tempfile"}
+    code = f"import sys, ippmpi.agent.__main__\nassert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=30)

@@ -163,6 +163,17 @@ def test_every_rank_gets_base_plus_rank(staff: Staff, child: StartChild) -> None
         staff.ranks.on_registered(Parcel(staff.controller, Registered("other", 0)))
 
 
+def test_ids_of_an_earlier_process_are_not_given_to_one_that_has_its_rank(staff: Staff, child: StartChild) -> None:
+    """What was said to an agent that died is said again to the next one, whose ranks may be others."""
+    process = child()
+    parcel = staff.join(process)
+    stale = Parcel(staff.controller, Registered("w1", 0, [process.pid + 1]))
+    staff.ranks.on_registered(stale)
+    assert (parcel.peer.sent, stale.dones) == ([], 1)
+    staff.ranks.on_registered(Parcel(staff.controller, Registered("w1", 0, [process.pid])))
+    assert parcel.peer.sent == [Assigned(0)]
+
+
 def test_a_rank_with_a_new_session_goes_on_as_the_same_one(staff: Staff, child: StartChild) -> None:
     process = child()
     staff.join(process)

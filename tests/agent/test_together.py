@@ -8,7 +8,7 @@ from agent.fakes import Node, Parcel, StartChild
 from agent.test_ranks import Staff, staff  # noqa: F401 - a fixture
 from ippmpi.agent import together
 from ippmpi.agent.members import LocalEngine
-from ippmpi.agent.together import TOGETHER_S
+from ippmpi.agent.together import MOST_BYTES, TOGETHER_S
 from ippmpi.wire.messages import Content, EngineLost, Replies, Reply, Run
 
 
@@ -51,6 +51,15 @@ def test_one_that_is_alone_leaves_as_it_came(node: Node, engines: list[LocalEngi
     assert node.controller.raw == [parcel.raw]
     node.controller.ack()
     assert parcel.dones == 1
+
+
+def test_a_message_does_not_grow_without_bound(node: Node, engines: list[LocalEngine]) -> None:
+    large = [Reply("t", engine.id, Content(b"x" * (MOST_BYTES // 2))) for engine in engines]
+    for engine, reply in zip(engines, large, strict=True):
+        node.relay.on_reply(Parcel(engine.conversation, reply))
+    assert node.controller.sent == [Replies("t", large[:2]), large[2]]
+    node.loop.advance(TOGETHER_S)
+    assert len(node.controller.sent) == 2
 
 
 def test_a_reply_that_waits_leaves_before_the_news_of_its_engines_loss(

@@ -141,7 +141,7 @@ class FakeHub:
         if isinstance(message, Submit):
             self._submit(message)
         elif isinstance(message, Abort | Interrupt):
-            self.aborted |= set(message.tasks or [s.task for s in self.submits])
+            self.aborted |= set([s.task for s in self.submits] if message.tasks is None else message.tasks)
             self.tell(Answer(message.request))
         elif isinstance(message, Query) and message.what in ("results", "fetch"):
             self.look_up(message)

@@ -55,6 +55,39 @@ def test_dependencies_can_be_ids_results_and_lists_of_them(rc: ipp.Client) -> No
         ipp.Dependency([], success=False)
 
 
+def test_a_dependency_can_be_made_of_data(rc: ipp.Client, hub: FakeHub) -> None:
+    made = ipp.Dependency(["b", "a"], all=False, failure=True)
+    assert made.as_dict() == {"dependencies": ["a", "b"], "all": False, "success": True, "failure": True}
+    again = ipp.Dependency(made.as_dict())
+    assert again.as_dict() == made.as_dict()
+    view = rc.load_balanced_view(after={"dependencies": ["a"], "failure": True})
+    view.apply_async(abs, 1)
+    eventually(lambda: hub.submits)
+    assert hub.submits[0].placement == m.Placement(None, m.Dependency(["a"], False, True, True))
+    with pytest.raises(ValueError, match="has no msg_ids"):
+        ipp.Dependency({"msg_ids": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "met", "unreachable"),
+    [
+        ({}, False, True),
+        ({"all": False}, True, False),
+        ({"failure": True}, True, False),
+        ({"success": False, "failure": True}, False, True),
+        ({"all": False, "success": False, "failure": True}, True, False),
+    ],
+)
+def test_a_dependency_says_whether_it_is_met(options: dict[str, bool], met: bool, unreachable: bool) -> None:
+    dependency = ipp.Dependency(["good", "bad"], **options)
+    assert dependency.check({"good", "other"}, {"bad"}) is met
+    assert dependency.unreachable({"good", "other"}, {"bad"}) is unreachable
+    assert not dependency.check(set())
+    assert not dependency.unreachable(set())
+    assert ipp.Dependency([], **options).check(set())
+    assert not ipp.Dependency([], **options).unreachable({"x"}, {"y"})
+
+
 def test_a_negative_timeout_is_refused(rc: ipp.Client) -> None:
     with pytest.raises(ValueError, match="timeout is -1"):
         rc.load_balanced_view(timeout=-1).apply(abs, 1)
@@ -206,3 +239,26 @@ def test_views_show_their_candidates_and_size(rc: ipp.Client) -> None:
     assert repr(rc.load_balanced_view(2)) == "<LoadBalancedView [2]>"
     assert len(rc.load_balanced_view()) == 4
     assert len(rc.load_balanced_view([0, 1])) == 2
+
+
+def test_the_executor_of_a_direct_view_maps_items_not_engines(rc: ipp.Client, hub: FakeHub) -> None:
+    with rc[:].executor as executor:
+        for chunksize in (1, 3):
+            values = executor.map(operator.add, range(10), range(10), chunksize=chunksize, timeout=10)
+            assert list(values) == [2 * i for i in range(10)]
+        assert len(hub.submits) == 2
+        assert executor.submit(abs, -1).result() == [1] * 4
+    with pytest.raises(RuntimeError, match="shut down"):
+        executor.map(abs, [1])
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_the_time_of_an_executors_map_begins_with_the_call(manual: Pair, chunksize: int) -> None:
+    rc, hub = manual
+    values = rc.load_balanced_view().executor.map(abs, range(4), chunksize=chunksize, timeout=0.1)
+    eventually(lambda: len(hub.submits) == 4 // chunksize)
+    hub.call_soon(lambda: hub.reply(hub.submits[0].task, 0, [7, 8] if chunksize == 2 else 7))
+    eventually(lambda: len(rc.outstanding) == len(hub.submits) - 1)
+    assert next(values) == 7
+    with pytest.raises(TimeoutError):
+        list(values)

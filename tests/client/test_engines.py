@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 import ippmpi as ipp
 from client.fakes import FakeHub, connected
 from helpers import eventually
-from ippmpi.wire.messages import EnginesChanged
+from ippmpi.client.engines import Engines
+from ippmpi.wire.messages import EngineRecord, EnginesChanged
 
 
 def test_ids_are_sorted_and_fresh(rc: ipp.Client) -> None:
@@ -129,6 +131,44 @@ def test_waiting_for_engines_can_show_a_bar(rc: ipp.Client, hub: FakeHub, capsys
 def test_waiting_for_engines_needs_a_number_unless_there_is_a_cluster(rc: ipp.Client) -> None:
     with pytest.raises(TypeError, match="needs a number"):
         rc.wait_for_engines()
+
+
+def test_who_waits_on_a_closed_client_is_told_at_once(rc: ipp.Client) -> None:
+    waiting = rc.wait_for_engines(6, block=False)
+    assert waiting is not None
+    rc.close()
+    with pytest.raises(ConnectionError, match="closed"):
+        waiting.result(5)
+    with pytest.raises(ConnectionError, match="closed"):
+        rc.wait_for_engines(6)
+
+
+def cpu_s_of_the_end_of_a_world(size: int) -> float:
+    """Return what it takes to hear that the ranks of a world end, one by one."""
+    engines = Engines()
+    engines.change(
+        EnginesChanged([EngineRecord(i, i, "w", "h", 100 + i, size) for i in range(size)], [], []), whole=True
+    )
+    began = time.thread_time()
+    for i in range(size):
+        engines.change(EnginesChanged([], [i], ["its process ended"]), whole=False)
+    took = time.thread_time() - began
+    assert (len(engines), engines.ids, engines.losses) == (0, (), size)
+    return took
+
+
+def test_the_end_of_a_large_world_takes_time_by_the_number_of_its_ranks_not_by_its_square() -> None:
+    small, large = (min(cpu_s_of_the_end_of_a_world(size) for _ in range(3)) for size in (2_000, 8_000))
+    assert large < 9 * small  # the square would be 16
+
+
+def test_what_was_read_is_not_changed_by_later_news() -> None:
+    engines = Engines()
+    engines.change(EnginesChanged([EngineRecord(0, 0, "w", "h", 100)], [], []), whole=True)
+    records, worlds = engines.records, engines.worlds
+    engines.change(EnginesChanged([EngineRecord(1, 0, "v", "h", 101)], [0], ["gone"]), whole=False)
+    assert (list(records), list(worlds)) == ([0], ["w"])
+    assert (list(engines.records), list(engines.worlds)) == ([1], ["w", "v"])
 
 
 def test_a_new_session_brings_the_whole_list_again(rc: ipp.Client, hub: FakeHub) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def test_elsewhere_there_is_only_the_address(record: Connection) -> None:
 
 
 def test_a_controller_that_is_gone_is_not_dialled(record: Connection) -> None:
-    gone = dataclasses.replace(record.controller, started=record.controller.started + 1)
+    gone = msgspec.structs.replace(record.controller, started=record.controller.started + 1)
     with pytest.raises(ConnectionFileError, match="has ended and left its connection file"):
         dial_for(msgspec.structs.replace(record, controller=gone), "abc")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import operator
 import threading
 from pathlib import Path
@@ -322,6 +323,72 @@ def test_temporary_flags_end_with_their_block(rc: ipp.Client, hub: FakeHub) -> N
     assert hub.submits[-1].label == "mine"
     assert view.targets == [0, 1, 2, 3]
     assert not view.block
+
+
+def test_temporary_flags_are_those_of_one_thread(rc: ipp.Client) -> None:
+    view = rc[:]
+    inside, seen = threading.Barrier(2), []
+
+    def other() -> None:
+        inside.wait(10)
+        seen.append((view.label, view.targets))
+        view.label = "plain"
+        inside.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with view.temp_flags(label="mine", targets=2):
+        inside.wait(10)
+        inside.wait(10)
+        assert (view.label, view.targets) == ("mine", 2)
+    thread.join(10)
+    assert seen == [(None, [0, 1, 2, 3])]
+    assert view.label == "plain"
+
+
+def test_temporary_flags_may_be_nested_and_forget_what_was_assigned_inside(rc: ipp.Client) -> None:
+    view, other = rc[:], rc[:]
+    with view.temp_flags(label="outer"), other.temp_flags(label="other"):
+        with view.temp_flags(block=True):
+            assert (view.label, view.block, other.label, other.block) == ("outer", True, "other", False)
+            view.targets = 1
+            assert len(view) == 1
+        assert (view.label, view.block, len(view)) == ("outer", False, 4)
+        with pytest.raises(KeyError, match="no flag 'speed'"), view.temp_flags(speed=9):
+            pass
+    assert (view.label, other.label) == (None, None)
+    assert view.remote(label="own")(abs)(-1).get() == [1] * 4
+
+
+def test_coroutines_have_their_own_temporary_flags(rc: ipp.Client) -> None:
+    view = rc[:]
+
+    async def call(engine: int) -> Any:
+        with view.temp_flags(targets=engine):
+            for _ in range(3):
+                assert await view.apply_async(abs, -engine) == engine
+        return engine
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(call(engine) for engine in rc.ids))
+
+    assert asyncio.run(main()) == rc.ids
+    assert view.targets == rc.ids
+
+
+def test_a_broadcast_view_is_a_direct_view(rc: ipp.Client, hub: FakeHub, tmp_path: Path) -> None:
+    for coalescing in (False, True):
+        view = rc.broadcast_view(is_coalescing=coalescing, label="mine")
+        assert isinstance(view, ipp.DirectView)
+        assert view.is_coalescing is coalescing
+        assert view.pull("engine", block=True) == [0, 1, 2, 3]
+        assert hub.submits[-1].label == "mine"
+        with pytest.raises(ipp.CompositeError, match="1 of 4 results"):
+            view.pull("1 // engine", block=True)
+    (tmp_path / "script.py").write_text("z = engine + 100\n")
+    rc.broadcast_view([2, 1]).run(tmp_path / "script.py", block=True)
+    assert repr(rc.broadcast_view([2, 1])) == "<BroadcastView [2, 1]>"
+    assert rc.broadcast_view(2)["z"] == 102
 
 
 def test_a_view_shows_its_engines(rc: ipp.Client) -> None:

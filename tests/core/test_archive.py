@@ -19,7 +19,8 @@ from ippmpi.core.effects import (
     Shelve,
     Wanted,
 )
-from ippmpi.wire.messages import Answer, Content, Output, Query, Reply
+from ippmpi.ids import TaskId
+from ippmpi.wire.messages import Answer, Content, Output, Query, Replies, Reply
 
 
 def ask(house: House, what: str, arguments: object) -> list[Effect]:
@@ -70,6 +71,16 @@ def test_a_follower_hears_the_end_when_the_owner_is_gone_and_large_values_are_sh
     house.took(house.hub.gone(ALICE, "gone"))
     reply = Reply(task, 0, Content(size=9, transfer=1))
     assert house.reply(task, 0, content=reply.content) == [Keep(task, reply), Shelve(reply.content), Send(BOB, reply)]
+
+
+def test_a_follower_hears_replies_that_came_together_together() -> None:
+    house = small_house(2)
+    task = house.submit([0, 1])
+    ask(house, "fetch", [task])
+    house.took(house.hub.gone(ALICE, "gone"))
+    both = Replies(task, [Reply(task, 0, Content()), Reply(task, 1, Content())])
+    assert house.handle(agent(), both) == [Keep(TaskId(task), both), Send(BOB, both)]
+    assert not house.hub.ledger.followers
 
 
 def test_a_follower_that_is_gone_is_forgotten() -> None:

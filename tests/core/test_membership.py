@@ -41,7 +41,8 @@ def test_nobody_hears_of_a_world_before_all_ranks_are_there() -> None:
         assert [(e.id, e.rank, e.host, e.pid, e.size) for e in change.joined] == [
             (0, 0, "h1", 100, 4), (1, 1, "h1", 101, 4), (2, 2, "h2", 102, 4), (3, 3, "h2", 103, 4)
         ]  # fmt: skip
-    assert house.sent(Registered, to=agent("h1")) == house.sent(Registered, to=agent("h2")) == [Registered("w", 0)]
+    assert house.sent(Registered, to=agent("h1")) == [Registered("w", 0, [101, 100])]
+    assert house.sent(Registered, to=agent("h2")) == [Registered("w", 0, [102, 103])]
 
 
 def test_a_client_that_comes_later_hears_of_everybody() -> None:
@@ -83,7 +84,7 @@ def test_a_replaced_agent_takes_over_live_ranks() -> None:
     new = Peer("agent:w@h1-new")
     house.took(house.hub.connected(new, {}))
     house.handle(new, RegisterEngines("w", 2, records([0, 1])))
-    assert house.sent(Registered, to=new) == [Registered("w", 0)]
+    assert house.sent(Registered, to=new) == [Registered("w", 0, [100, 101])]
     assert house.changes() == []
     assert house.handle(agent(), EngineLost("w", 0, "late news")) == []
     assert house.took(house.hub.gone(agent(), "killed")) == []
@@ -103,7 +104,7 @@ def test_the_ranks_of_an_incomplete_world_can_be_attached_again() -> None:
     assert ids(house) == [0, 1]
     house.lose(1, host="h2")
     house.node([0], 2)
-    assert house.sent(Registered) == [Registered("w", 0)]
+    assert house.sent(Registered) == [Registered("w", 0, [100])]
 
 
 def test_another_agents_pid_for_a_live_rank_is_refused_until_the_old_one_is_lost() -> None:

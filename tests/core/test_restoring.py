@@ -67,7 +67,7 @@ def test_engines_are_there_under_their_ids_before_their_agent_is() -> None:
     (change,) = house.changes(to=ALICE)
     assert [(r.id, r.rank, r.pid) for r in change.joined] == [(0, 0, 100), (1, 1, 101)]
     back(house, [], [])
-    assert house.sent(Registered) == [Registered("w", 0)]
+    assert house.sent(Registered) == [Registered("w", 0, [100, 101])]
     assert house.changes() == []
 
 

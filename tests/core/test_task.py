@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from core.house import ALICE, INLINE
-from ippmpi.core.task import ENDED, HANDED, NOWHERE, TRANSITIONS, Event, State, Task
+from ippmpi.core.task import ENDED, ENDS, HANDED, NOWHERE, TRANSITIONS, Event, State, Task
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId
 from ippmpi.wire.messages import Submit
@@ -30,6 +30,28 @@ def test_every_pair_of_state_and_event_moves_as_the_table_says_or_is_refused(sta
             task.move(EngineId(0), event)
         assert task.parts == {EngineId(0): state}
         assert task.open == 1
+
+
+@pytest.mark.parametrize(("state", "event"), PRODUCT, ids=[f"{s.name}-{e.name}" for s, e in PRODUCT])
+def test_several_parts_move_as_one_does_or_none_of_them(state: State, event: Event) -> None:
+    places = [EngineId(number) for number in range(4)]
+    task = Task(ALICE, Submit("a-1", "apply", [*places], [INLINE]), places, [])
+    task.move(places[0], Event.ASSIGN)
+    task.parts[places[1]] = task.parts[places[2]] = state
+    before = dict(task.parts)
+    if (state, event) in TRANSITIONS:
+        task.move_all(places[1:3], event)
+        assert task.parts == before | dict.fromkeys(places[1:3], TRANSITIONS[state, event])
+        assert task.open == (2 if TRANSITIONS[state, event] in ENDED else 4)
+    else:
+        with pytest.raises(ProtocolError, match=f"task a-1, 2 parts: {event.name} in {state.name}"):
+            task.move_all(places[1:3], event)
+        assert task.parts == before
+        assert task.open == 4
+
+
+def test_an_event_ends_a_part_or_it_does_not_whatever_the_part_was_doing() -> None:
+    assert not {event for (_, event), state in TRANSITIONS.items() if state not in ENDED} & ENDS
 
 
 def test_no_event_leaves_an_end() -> None:

@@ -11,13 +11,13 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from core.house import INLINE
+from ippmpi import plugins
 from ippmpi.core.effects import Effect, Keep, Replay, Send
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
 from ippmpi.core.limits import Limits
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.ids import Peer
-from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Abort,
     Awaited,
@@ -99,8 +99,9 @@ class Node:
 class Village:
     """Everybody. ``step`` lets one thing happen."""
 
-    def __init__(self, seed: object) -> None:
+    def __init__(self, seed: object, policy: str = "leastload") -> None:
         self.random = random.Random(str(seed))
+        self.policy = policy
         self.events = 0
         self.pids = 0
         self.nodes = {Peer(f"agent:{w}@{h}"): Node(w, h, Line(Peer(f"agent:{w}@{h}"))) for w, h in NODES}
@@ -126,7 +127,7 @@ class Village:
     # --- the hub ---
 
     def begin(self, past: Past) -> None:
-        self.hub = Hub(LeastLoad(), LIMITS)
+        self.hub = Hub(plugins.load("ippmpi.policies", self.policy)(), LIMITS)
         self.uncommitted: deque[tuple[Message, Line | None, Message | None]] = deque()
         self.take(self.hub.restore(past))
 
@@ -233,7 +234,8 @@ class Village:
     def agent_hears(self, node: Node, message: Message) -> None:
         if isinstance(message, Registered):
             for rank in node.ranks.values():
-                rank.id = message.base + rank.record.rank
+                if rank.record.pid in message.pids:
+                    rank.id = message.base + rank.record.rank
         for rank in node.ranks.values():
             if isinstance(message, Run) and rank.id in message.engines:
                 task, attempt = message.task, message.attempt
@@ -279,8 +281,6 @@ class Village:
             if not node.ranks and node.dying and not node.line.open and self.random.random() < 0.3:
                 self.give_up_telling(node)
             if not node.ranks and not node.dying:  # a world ends as a whole, and with it its agents
-                # of what the old agent had not heard, only this could be taken for the new one's
-                node.line.down = deque(m for m in node.line.down if not isinstance(m, Registered))
                 self.start_ranks(node, NODES[node.world, node.host])
 
     def give_up_telling(self, node: Node) -> None:
@@ -385,9 +385,9 @@ def _owner(task: str) -> Peer:
     return Peer(task.rpartition("-")[0])
 
 
-def live(seed: object, count: int) -> int:
+def live(seed: object, count: int, policy: str = "leastload") -> int:
     """Let *count* things happen in a village, then all work end; return how many events there were."""
-    village = Village(seed)
+    village = Village(seed, policy)
     for _ in range(count):
         village.step()
     village.finish()

@@ -418,8 +418,10 @@ def say(*words):
 
 def pids_of_ranks(run: Started, ranks: int = 2) -> list[int]:
     """Read ``<rank> <pid>`` lines of all ranks; returned in the order of ranks."""
-    lines = dict(tuple(map(int, run.line().split())) for _ in range(ranks))
-    return [lines[rank] for rank in range(ranks)]
+    lines = [run.line() for _ in range(ranks)]
+    assert all(lines), f"it ended with {run.end()} after {lines}"
+    found = dict(tuple(map(int, line.split())) for line in lines)
+    return [found[rank] for rank in range(ranks)]
 
 
 def test_ranks_under_mpiexec_end_well(mpirun: Start, folder: Path) -> None:

@@ -185,6 +185,20 @@ def test_the_listener_speaks_first_too(start: Callable, tmp_path: Path) -> None:
     eventually(lambda: caller.messages == [Output("t", 0, "stdout", b"hello")], what="the output")
 
 
+def test_a_sign_of_life_is_answered_at_once(start: Callable) -> None:
+    server, mine = curve()
+    listener = start(Listener, tcp="127.0.0.1:0", keys=server)
+    caller = start(Caller, f"tcp://127.0.0.1:{listener.router.tcp_port}", server=server.public, keys=mine)
+    eventually(lambda: listener.peers)
+    here, there = caller.conversation, listener.router.conversation("client:test")
+    assert there is not None
+    here.spoke -= 2.0  # it would speak by itself in a second
+    spoke, heard = here.spoke, there.heard
+    listener.loop.call_soon(there.notice)
+    eventually(lambda: there.heard > heard, 0.9, "the answer")
+    assert here.spoke > spoke + 1.0
+
+
 def test_a_closed_router_leaves_no_socket_file(tmp_path: Path) -> None:
     Listener(unix=f"{tmp_path}/s").close()
     assert list(tmp_path.iterdir()) == []

@@ -81,6 +81,27 @@ def test_an_urgent_message_overtakes_what_has_not_left() -> None:
     assert next(iter(leaving(a))).messages[0] == b"interrupt"
 
 
+def test_what_overtakes_stays_behind_what_it_needs() -> None:
+    a, b = Session(), Session()
+    for number in range(40):
+        a.send(b"%d " % number + b"x" * (WINDOW_BYTES // 8))
+    assert pump(a, b)[0].startswith(b"0 ")
+    a.overtake(b"interrupt 20", None, lambda raw: raw.startswith(b"20 "))
+    a.overtake(b"interrupt 0", None, lambda raw: raw.startswith(b"0 "))
+    rest: list[bytes] = []
+    while arrived := pump(a, b):
+        rest += arrived
+    assert rest[0] == b"interrupt 0", "what it names has left"
+    assert rest[rest.index(b"interrupt 20") - 1].startswith(b"20 ")
+
+
+def test_nothing_is_overtaken_that_leaves_at_once_anyway() -> None:
+    a = Session()
+    a.send(b"1")
+    a.overtake(b"interrupt", None, lambda raw: False)
+    assert next(iter(leaving(a))).messages == [b"1", b"interrupt"]
+
+
 def test_a_session_is_stuck_while_more_waits_to_leave_than_is_under_way() -> None:
     a = Session()
     a.send(b"1")

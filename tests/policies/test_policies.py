@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -82,3 +84,46 @@ def test_a_policy_uses_every_engine(name: str) -> None:
         policy.update(chosen, 0, 1, 0)
         used.append(chosen)
     assert sorted(used) == list(range(8))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engines_with_direct_work_are_asked_last(name: str) -> None:
+    policy = make(name)
+    busy, free, other = (EngineId(i) for i in range(3))
+    policy.update(busy, 1, 0, 1)
+    assert policy.choose() == busy, "all have direct work"
+    policy.update(free, 0, 1, 0)
+    assert policy.choose() is None, "an engine without direct work is worth waiting for"
+    assert policy.choose(among=frozenset({busy, other})) == busy
+    assert policy.choose(without=frozenset({free})) == busy
+    policy.update(free, 0, 1, 1)
+    assert policy.choose() == free
+    policy.remove(free)
+    assert policy.choose() == busy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_policy_costs_the_same_for_many_engines(name: str) -> None:
+    def steps(engines: int) -> int:
+        policy = make(name)
+        for engine in range(engines):
+            policy.update(EngineId(engine), 0, 0, 1)
+        counted = 0
+
+        def count(*_: object) -> Any:
+            nonlocal counted
+            counted += 1
+            return count
+
+        sys.settrace(count)  # every line that runs
+        try:
+            for _ in range(50):
+                chosen = policy.choose()
+                assert chosen is not None
+                policy.update(chosen, 0, 1, 0)
+                policy.update(chosen, 0, 0, 1)
+        finally:
+            sys.settrace(None)
+        return counted
+
+    assert steps(5000) < 2 * steps(50)

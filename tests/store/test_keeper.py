@@ -140,6 +140,23 @@ def test_replies_that_came_together_are_replies_like_others(tmp_path: Path, done
         assert found.state is RequestState.OK
 
 
+def test_replies_that_came_together_are_one_row_whatever_their_number(tmp_path: Path, dones: Dones) -> None:
+    failure, engines = Failure("E", "no", engine=70), list(range(128))
+    ends = [reply(1, engine, failure=failure if engine == 70 else None).message for engine in engines]
+    with opened(tmp_path / "s", dones) as store:
+        keep(store, dones, submit(1, engines))
+        for some in (ends[64:], ends[:64]):
+            keep(store, dones, Keep(TaskId(f"{CLIENT}-1"), Replies(f"{CLIENT}-1", some)))
+        found = store.result(f"{CLIENT}-1")
+        assert found is not None
+        assert ([r.engine for r in found.replies], found.state) == (engines, RequestState.FAILED)
+        assert [r.engine for r in found.replies if r.failure == failure] == [70]
+        assert (found.replies[3].content, found.replies[3].size, found.replies[3].started) == (b"value", 5, 1.0)
+        assert sorted(replies(store, 1), key=lambda one: one.engine) == ends
+    with contextlib.closing(sqlite3.connect(tmp_path / "s")) as db:
+        assert db.execute("SELECT count(*), sum(count) FROM replies").fetchone() == (2, 128)
+
+
 def test_a_balanced_request_ends_with_one_reply(tmp_path: Path, dones: Dones) -> None:
     with opened(tmp_path / "s", dones) as store:
         keep(store, dones, submit(1, [], placement=Placement()), reply(1, 3))

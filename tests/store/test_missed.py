@@ -9,7 +9,7 @@ from ippmpi.store import missed
 from ippmpi.store.database import Database, Kept
 from ippmpi.store.missed import Point
 from ippmpi.store.records import StoreLimits
-from ippmpi.wire.messages import Content, Display, Failure, Output, Reply, Submit
+from ippmpi.wire.messages import Content, Display, Failure, Output, Replies, Reply, Submit
 
 ME, OTHER = "0123456789ab", "ba9876543210"
 
@@ -53,6 +53,12 @@ def test_what_was_stored_behind_a_point_comes_back_with_output_first(database: D
     point = database.latest()
     write(database, text(2), failed, text(8, OTHER), reply(8, OTHER), text(3), picture, reply(3))
     assert all_behind(database, point) == [[text(2), text(3), picture, failed, reply(3)]]
+
+
+def test_replies_that_came_together_come_back_together(database: Database) -> None:
+    both = Replies(f"{ME}-1", [Reply(f"{ME}-1", engine, Content(b"v", 1), None, 1.0, 2.0) for engine in (0, 1)])
+    write(database, both, reply(2))
+    assert all_behind(database, Point()) == [[both, reply(2)]]
 
 
 def test_what_is_in_the_spool_is_left_out(database: Database) -> None:

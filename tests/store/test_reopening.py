@@ -16,7 +16,7 @@ from ippmpi.core.restoring import Past
 from ippmpi.store.database import Database
 from ippmpi.store.records import StoreLimits
 from ippmpi.store.reopening import reopen
-from ippmpi.wire.messages import Content, EngineRecord, EnginesChanged, Failure, Placement, Reply, Submit
+from ippmpi.wire.messages import Content, EngineRecord, EnginesChanged, Failure, Placement, Replies, Reply, Submit
 
 LIMITS = StoreLimits()
 CLIENT = "0123456789ab"
@@ -41,6 +41,8 @@ def fill(path: Path, count: int = 40) -> None:
         database.write([(float(n), submit(n, [0, 1] if n % 2 else None))])
         if n % 3:
             database.write([(float(n), reply(n, 0))])
+        elif n % 2:
+            database.write([(float(n), Replies(f"{CLIENT}-{n}", [reply(n, engine) for engine in (0, 1)]))])
     database.write([(0.0, EnginesChanged([], [2], ["gone"]))])
     for ending in ("", "-wal", "-shm"):
         shutil.copy(f"{live}{ending}", f"{path}{ending}")
@@ -63,7 +65,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert [(t.submit is not None, dict(t.ends)) for t in past.tasks] == [
         (True, {0: True}),
         (False, {0: True}),
-        (True, {}),
+        (False, {0: True, 1: True}),
         (False, {0: True}),
         (True, {0: True}),
         (True, {}),
@@ -83,6 +85,18 @@ def test_a_reply_may_come_before_its_request(tmp_path: Path) -> None:
     database.close()
     assert past.early == []
     assert [(t.submit, dict(t.ends)) for t in past.tasks] == [(None, {0: False})]
+
+
+def test_replies_that_came_together_are_known_one_by_one(tmp_path: Path) -> None:
+    both = Replies(f"{CLIENT}-1", [reply(1, 4), reply(1, 2, Failure("E", "v"))])
+    database = Database(tmp_path / "s", LIMITS)
+    database.write([(1.0, both)])
+    assert database.past().early == both.replies
+    database.write([(1.0, submit(1, [2, 3, 4]))])
+    assert [(t.submit, dict(t.ends)) for t in database.past().tasks] == [(submit(1, [2, 3, 4]), {2: False, 4: True})]
+    database.write([(1.0, reply(1, 3))])
+    assert [(t.submit, dict(t.ends)) for t in database.past().tasks] == [(None, {2: False, 3: True, 4: True})]
+    database.close()
 
 
 def test_requests_of_a_client_come_back_in_their_order(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ MESSAGES: list[m.Message] = [
     m.EnginesChanged([RECORD], [4], ["killed"]),
     m.Recheck(),
     m.Answer(6, b"\xc3", "no"),
-    m.Registered("w1", 0),
+    m.Registered("w1", 0, [4711]),
     m.Run("a-1", "apply", [0, 1], CONTENTS[1:2], 1),
     m.Revoke("a-1", [0], True),
     m.Deliver([0, 1], 2),

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from ippmpi.errors import ProtocolError
 from ippmpi.wire import pickling
 from ippmpi.wire.functions import set_home
-from ippmpi.wire.pickling import ALIGNMENT, LARGE, pack, unpack
+from ippmpi.wire.pickling import ALIGNMENT, LARGE, NONE, pack, unpack
 
 DTYPES = hnp.scalar_dtypes() | hnp.array_dtypes()
 ARRAYS = hnp.arrays(DTYPES, hnp.array_shapes(max_dims=4, max_side=12))
@@ -209,3 +209,8 @@ def g(): return big
             pack(names["g"])
         finally:
             set_home(None)
+
+
+def test_the_blob_of_none_is_known() -> None:
+    assert pack(None).join() == NONE
+    assert unpack(NONE) is None
