@@ -103,6 +103,10 @@ class OwnCalls:
             collector.withdraw()
         return self.client.abort(sorted(self.outstanding), targets, block=block, **options)
 
+    def purge_results(self, jobs: Any = (), targets: Targets = (), **options: Any) -> None:
+        """Have the controller forget results, see ``Client.purge_results``."""
+        self.client.purge_results(jobs, targets, **options)
+
     def queue_status(self, targets: Targets = None, verbose: bool = False, **options: Any) -> dict[int | str, Any]:
         """Return what this view's engines have to do, see ``Client.queue_status``."""
         return self.client.queue_status(self._targets(targets), verbose, **options)
