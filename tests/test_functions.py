@@ -199,6 +199,17 @@ def test_values_of_a_view_are_found_by_id_and_by_position(rc: ipp.Client) -> Non
     assert view.queue_status()["completed"] >= 3
 
 
+def test_a_view_has_its_own_results_forgotten(rc: ipp.Client) -> None:
+    view, other = rc[1], rc[1]
+    tasks = [view.apply_async(abs, -value) for value in range(3)]
+    kept = other.apply_async(abs, -7)
+    assert rc.wait([*tasks, kept], timeout=10)
+    view.purge_results("all")
+    with pytest.raises(LookupError):
+        view.get_result(0)
+    assert other.get_result().get(10) == 7
+
+
 HELD = defined("""
     def held(file):
         import pathlib, time

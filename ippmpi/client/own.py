@@ -40,7 +40,7 @@ class OwnCalls:
         return {task for task, pending in list(self.client.requests.pending.items()) if self._is_own(pending.collector)}
 
     def _is_own(self, collector: Collector) -> bool:
-        return getattr(collector.keep, "history", None) is self.history
+        return isinstance(collector.keep, OwnCalls) and collector.keep.history is self.history
 
     def _open(self) -> list[Collector]:
         return [collector for collector in self.client.requests.collectors() if self._is_own(collector)]
@@ -53,14 +53,21 @@ class OwnCalls:
     # --- waiting -----------------------------------------------------------------------------
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for *jobs* (None: all outstanding of this view); return whether all ended in *timeout* seconds."""
-        pending = self.client.requests.pending
-        return wait_for_jobs(pending, self._open() if jobs is None else jobs, seconds(timeout))
+        """Wait for *jobs* (None: all outstanding of this view); return whether all ended in *timeout* seconds.
+
+        They are task ids, positions in ``history``, results or other futures, one or several.
+        """
+        return wait_for_jobs(self.client.requests.pending, self._jobs(jobs), seconds(timeout))
 
     def wait_interactive(self, jobs: Any = None, interval: float = 0.1, timeout: float | None = -1) -> bool:
         """Wait as ``wait`` does, with a progress bar."""
-        several = Several(self.client.requests.pending, self._open() if jobs is None else jobs)
+        several = Several(self.client.requests.pending, self._jobs(jobs))
         return wait_interactive(several, interval, seconds(timeout))
+
+    def _jobs(self, jobs: Any) -> Any:
+        if jobs is None:
+            return self._open()
+        return [self._task(job) for job in jobs] if isinstance(jobs, list | tuple | set) else self._task(jobs)
 
     def spin(self) -> None:
         """Do nothing: results come by themselves. (Old programs call it.)"""
@@ -104,8 +111,14 @@ class OwnCalls:
         return self.client.abort(sorted(self.outstanding), targets, block=block, **options)
 
     def purge_results(self, jobs: Any = (), targets: Targets = (), **options: Any) -> None:
-        """Have the controller forget results, see ``Client.purge_results``."""
-        self.client.purge_results(jobs, targets, **options)
+        """Have the controller forget results of *jobs* (``"all"``: what has ended of this view) and engines, *targets*.
+
+        See ``Client.purge_results``.
+        """
+        if not isinstance(jobs, str) or jobs != "all":
+            self.client.purge_results(jobs, targets, **options)
+        elif ended := list(self.results):
+            self.client.purge_results(ended, targets, **options)
 
     def queue_status(self, targets: Targets = None, verbose: bool = False, **options: Any) -> dict[int | str, Any]:
         """Return what this view's engines have to do, see ``Client.queue_status``."""

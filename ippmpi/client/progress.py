@@ -34,8 +34,9 @@ class Several:
     def __init__(self, pending: Mapping[str, Pending], jobs: Any) -> None:
         """Take *jobs*; ids that are not *pending* have ended."""
         self._pending = pending
-        found = [pending[job].collector if isinstance(job, str) and job in pending else job for job in flat(jobs)]
-        self._jobs = [job for job in dict.fromkeys(found) if not isinstance(job, str)]
+        named = [(pending.get(job), None) if isinstance(job, str) else (None, job) for job in flat(jobs)]
+        found = [job if task is None else task.collector for task, job in named]
+        self._jobs = [job for job in dict.fromkeys(found) if job is not None]
 
     def __len__(self) -> int:
         """Count the results, of futures that are not ours one each."""

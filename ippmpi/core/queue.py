@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ippmpi.core.policy import NONE
 from ippmpi.core.task import BalancedTask
 from ippmpi.ids import EngineId, TaskId
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Engines that a task may go to: those in ``among`` (None: any), but not those in ``without``."""
 
     among: frozenset[EngineId] | None = None

@@ -9,6 +9,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FILES = {
+    "conditional": "client/test_conditional.py",
+    "imports": "client/test_imports.py",
+    "own": "client/test_own.py",
+    "picklers": "wire/test_picklers.py",
+    "policies": "policies/test_policies.py",
+    "policies_in_use": "policies/test_in_use.py",
+    "real": "test_functions.py",
+    "references": "wire/test_references.py",
+    "remote": "client/test_functions.py",
     "balanced": "client/test_balanced.py",
     "cli": "cli/test_commands.py",
     "client": "client/test_client.py",
@@ -20,11 +29,7 @@ FILES = {
     "engines": "client/test_engines.py",
     "errors": "test_errors.py",
     "exceptions": "test_exceptions.py",
-    "chances": "policies/test_chances.py",
-    "decorated": "client/test_functions.py",
     "functions": "wire/test_functions.py",
-    "imports": "client/test_imports.py",
-    "remote": "test_functions.py",
     "growing": "client/test_growing.py",
     "interrupting": "test_interrupting.py",
     "lazymap": "client/test_lazymap.py",
@@ -33,8 +38,6 @@ FILES = {
     "matching": "core/test_matching.py",
     "namespace": "engine/test_namespace.py",
     "parser": "cli/test_parser.py",
-    "conditional": "client/test_conditional.py",
-    "own": "client/test_own.py",
     "partition": "client/test_partition.py",
     "pickling": "wire/test_pickling.py",
     "publishing": "test_publishing.py",
@@ -65,18 +68,29 @@ class Row(NamedTuple):
 NAMES = [
     Row("`Client`, `Cluster`, `ClusterManager`", "client:every_public_name_exists_and_others_are_attribute_errors"),
     Row("`DirectView`, `LoadBalancedView`", "client:every_public_name_exists_and_others_are_attribute_errors"),
-    Row("`BroadcastView`", "views:a_broadcast_view_is_a_direct_view"),
-    Row("`ViewExecutor`", "balanced:a_view_is_an_executor"),
+    Row("`BroadcastView`, `ViewExecutor`", "views:a_broadcast_view_is_a_direct_view"),
     Row(
         "`AsyncResult`, `AsyncMapResult`, `AsyncHubResult`",
         "publishing:another_client_that_follows_a_task_sees_its_data",
     ),
-    Row("`remote`, `RemoteFunction`", "decorated:a_remote_function_runs_on_the_engines_of_its_view"),
-    Row("`parallel`, `ParallelFunction`", "decorated:a_parallel_function_gets_pieces_and_its_results_are_joined"),
-    Row("`interactive`", "conditional:an_interactive_function_reads_the_namespace_of_the_engine"),
-    Row("`require`", "remote:required_names_are_there"),
-    Row("`depend`, `dependent`", "remote:a_task_runs_only_where_its_condition_holds"),
-    Row("`Reference`", "remote:each_engine_uses_its_own_value_of_a_reference"),
+    Row("`remote`, `RemoteFunction`", "remote:a_remote_function_runs_on_the_engines_of_its_view"),
+    Row("`parallel`, `ParallelFunction`", "remote:a_parallel_function_gets_pieces_and_its_results_are_joined"),
+    Row(
+        "`interactive`",
+        "conditional:an_interactive_function_reads_the_namespace_of_the_engine",
+        "free variables are supported",
+    ),
+    Row("`require`", "real:a_task_goes_where_its_module_is", "works with cloudpickle and dill"),
+    Row(
+        "`depend`, `dependent`",
+        "real:a_task_runs_only_where_its_condition_holds",
+        "if no engine can do it the task fails; ipyparallel waits for ever",
+    ),
+    Row(
+        "`Reference`",
+        "real:each_engine_uses_its_own_value_of_a_reference",
+        "anywhere in a value, not only on its top level",
+    ),
     Row("`Dependency`", "balanced:dependencies_can_be_ids_results_and_lists_of_them"),
     Row(
         "all names of errors; `collect_exceptions`, `wrap_exception`, `unwrap_exception`",
@@ -86,8 +100,8 @@ NAMES = [
     Row("`ALL_COMPLETED`, `FIRST_COMPLETED`, `FIRST_EXCEPTION`", "results:waiting_for_some_gives_sets_of_pieces"),
     Row(
         "`use_dill`, `use_cloudpickle`, `use_pickle`",
-        "remote:dill_pickles_arguments_and_results_of_all_kinds_of_calls",
-        "for one client, not for the process",
+        "real:other_clients_do_not_notice_that_one_uses_dill",
+        "methods of views only; for one client, not for the process",
     ),
     Row(
         "`can`, `uncan`, `can_map`, `uncan_map`, `serialize_object`, `PrePickled`, ...",
@@ -145,7 +159,7 @@ CLIENT = [
     ),
     Row("`rc.direct_view`", "engines:a_slice_is_frozen_and_all_is_live"),
     Row("`rc.load_balanced_view`", "balanced:views_show_their_candidates_and_size"),
-    Row("`rc.broadcast_view`", "views:a_broadcast_view_is_a_direct_view", "every DirectView is sent once"),
+    Row("`rc.broadcast_view`", "views:a_broadcast_view_is_a_direct_view", "`'all'` is whoever is there at each call"),
     Row("`rc.executor`", "balanced:a_view_is_an_executor"),
     Row("`rc.wait`", "client:waiting_for_jobs_takes_ids_results_and_other_futures"),
     Row("`rc.wait_interactive`", "questions:waiting_can_show_a_bar"),
@@ -207,23 +221,34 @@ VIEWS = [
     Row("`scatter(flatten=True)`", "views:flatten_unwraps_pieces_of_one_element"),
     Row("`clear`", "views:clear_empties_the_namespace"),
     Row("`set_flags`, `temp_flags`", "views:flags_are_set_together_or_not_at_all"),
-    Row("`temp_flags` in several threads", "views:temporary_flags_are_those_of_one_thread"),
+    Row(
+        "`temp_flags` in several threads", "views:temporary_flags_are_those_of_one_thread", "ipyparallel mixes them up"
+    ),
     Row("`label`", "questions:records_have_what_is_known_of_a_task"),
     Row(
         "`track`, `sent`, `wait_for_send`",
         "views:sent_is_true_once_the_hub_has_a_large_content",
         "always known, also without `track=True`",
     ),
-    Row("`remote`, `parallel` of a view", "remote:remote_and_parallel_functions_of_main"),
-    Row("`sync_imports`, `importer`", "remote:imports_happen_on_the_engines_too"),
+    Row("`remote`, `parallel` of a view", "remote:threads_that_call_one_remote_function_do_not_disturb_each_other"),
     Row(
-        "`use_dill`, `use_cloudpickle`, `use_pickle` of a view", "remote:other_clients_do_not_notice_that_one_uses_dill"
+        "`sync_imports`, `importer`",
+        "imports:a_view_announces_imports_and_raises_what_failed_on_engines",
+        "`as` names are bound there too",
+    ),
+    Row(
+        "`use_dill`, `use_cloudpickle`, `use_pickle`",
+        "real:other_clients_do_not_notice_that_one_uses_dill",
+        "methods of views only; for one client, not for the process",
     ),
     Row("`abort`, `shutdown`, `queue_status` of a view", "own:a_view_asks_for_its_own_engines"),
-    Row("`get_result` of a view", "own:a_result_of_the_history_is_found_by_its_position"),
-    Row("`purge_results` of a view", "questions:a_view_purges_results_too"),
+    Row("`purge_results`, `get_result` of a view", "own:a_result_of_the_history_is_found_by_its_position"),
     Row("`wait`, `wait_interactive`, `spin` of a view", "own:a_view_waits_for_its_own_calls"),
-    Row("`history`, `outstanding`, `results` of a view", "own:every_call_of_a_view_is_in_its_history_in_order"),
+    Row(
+        "`history`, `outstanding`, `results` of a view",
+        "own:every_call_of_a_view_is_in_its_history_in_order",
+        "`results` are fetched when asked for",
+    ),
     Row("`activate`", "magics:activating_outside_ipython_is_a_warning"),
     Row("`executor`", "balanced:a_view_is_an_executor"),
     Row("`register_joblib_backend` of a view", note="not yet: integrations follow later"),
@@ -242,7 +267,7 @@ VIEWS = [
     Row(
         "`BroadcastView(is_coalescing=...)`",
         "views:a_broadcast_view_is_a_direct_view",
-        "accepted; there is one reply per engine",
+        "accepted; each engine keeps its own result and error",
     ),
 ]
 
@@ -378,7 +403,8 @@ SCHEDULER = [
     Row("`leastload`", "core:tasks_go_to_idle_engines_and_then_wait_for_the_first_that_is_free"),
     Row(
         "`lru`, `twobin`, `weighted`, `plainrandom`",
-        "chances:weighted_prefers_who_has_less_to_do_without_always_taking_them",
+        "policies_in_use:a_cluster_uses_the_policy_of_its_settings",
+        "idle engines come first",
     ),
     Row("`pure`", note="left out: it has no dependencies, retries or targets"),
     Row("`hwm`", note="different: how much is handed ahead follows the time that tasks take"),
@@ -448,9 +474,9 @@ DEFECTS = [
         "an exception of the input of `imap` is lost", "balanced:an_error_of_the_items_comes_after_the_values_before_it"
     ),
     Row("aborted tasks are values in a list", "results:other_failures_are_of_the_class_they_are_named_after"),
-    Row("`BroadcastView.run` and its `label` fail", "views:a_broadcast_view_runs_files_and_has_a_label"),
-    Row("a dependency as a dict is refused", "balanced:a_dependency_can_be_made_of_data"),
-    Row("`view.timeout = None` fails", "balanced:no_timeout_is_no_limit"),
+    Row("`BroadcastView.run` and its `label` fail", "views:a_broadcast_view_is_a_direct_view", "they work"),
+    Row("a dependency as a dict is refused", "balanced:a_dependency_can_be_made_of_data", "accepted"),
+    Row("`view.timeout = None` fails", "balanced:no_limit_of_time_may_also_be_none", "it means no limit"),
     Row(
         "deferred tasks are put back in reverse order",
         "core:an_old_task_for_one_engine_goes_before_younger_ones_for_any",

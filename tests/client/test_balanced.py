@@ -88,6 +88,13 @@ def test_a_dependency_says_whether_it_is_met(options: dict[str, bool], met: bool
     assert not ipp.Dependency([], **options).unreachable({"x"}, {"y"})
 
 
+def test_no_limit_of_time_may_also_be_none(rc: ipp.Client, hub: FakeHub) -> None:
+    view = rc.load_balanced_view(timeout=5)
+    view.timeout = None
+    assert view.apply_sync(abs, -1) == 1
+    assert hub.submits[-1].placement == m.Placement()
+
+
 def test_a_negative_timeout_is_refused(rc: ipp.Client) -> None:
     with pytest.raises(ValueError, match="timeout is -1"):
         rc.load_balanced_view(timeout=-1).apply(abs, 1)

@@ -131,6 +131,11 @@ def test_a_view_waits_for_its_own_calls(manual: Pair) -> None:
     assert other.wait(mine, timeout=10) is True
     assert other.wait(timeout=0.01) is False
     assert view.wait_interactive(timeout=10) is True
+    assert view.wait(-1, timeout=10) is True
+    assert other.wait([mine, 0], timeout=0.01) is False
+    assert other.wait_interactive(0, timeout=0.01) is False
+    with pytest.raises(IndexError, match="has 1 tasks, and none at 5"):
+        view.wait(5)
     view.spin()
 
 
@@ -154,6 +159,17 @@ def test_waiting_for_a_map_waits_for_items_that_have_not_been_sent(
     assert result.progress == 40
     with pytest.raises(ipp.CompositeError, match="32 of 40 results"):
         result.get(10)
+
+
+def test_a_client_waits_for_all_views_with_a_bar(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    results = [rc[engine].apply_async(abs, 1) for engine in rc.ids]
+    assert rc.wait_interactive(interval=0.01, timeout=0.01) is False
+    for engine, result in enumerate(results):
+        (task,) = result.msg_ids
+        hub.call_soon(lambda task=task, engine=engine: hub.reply(task, engine, 1))  # type: ignore[misc]
+    assert rc.wait_interactive(timeout=10) is True
+    assert "/4" in capsys.readouterr().err
 
 
 def test_a_bar_counts_results(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +201,20 @@ def test_aborting_without_jobs_and_without_outstanding_ones_aborts_nothing(rc: i
     rc[:].abort(block=True)
     assert asked(hub, m.Abort).tasks == []
     assert other.get() == 1
+
+
+def test_a_view_purges_what_is_named_or_all_that_has_ended_of_it(
+    rc: ipp.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = rc[1]
+    view.apply_sync(abs, 1)
+    rc[2].apply_sync(abs, 1)
+    purged: list[Any] = []
+    monkeypatch.setattr(rc, "purge_results", lambda *arguments: purged.append(arguments))
+    view.purge_results("all")
+    view.purge_results(["other-1"], targets=[2])
+    rc[:].purge_results("all")
+    assert purged == [(view.history, ()), (["other-1"], [2])]
 
 
 def test_a_view_asks_for_its_own_engines(rc: ipp.Client, hub: FakeHub) -> None:
