@@ -179,7 +179,8 @@ class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
 
     def __new__(cls, message: str, errors: Sequence[RemoteError]) -> Self:
         """Flatten nested composites."""
-        return super().__new__(cls, message, list(_flat(errors)))
+        flat = list(_flat(errors))
+        return super().__new__(cls, cls._text(message, flat), flat)  # pytest.raises(match=...) looks at ``message``
 
     def __init__(self, message: str, errors: Sequence[RemoteError]) -> None:
         """*message* says how many of how many failed."""
@@ -202,9 +203,13 @@ class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
 
     def __str__(self) -> str:
         """Message, then one line per failure (at most ``tb_limit``)."""
-        lines = [self.evalue, *(str(e) for e in self.errors[: self.tb_limit])]
-        if len(self.errors) > self.tb_limit:
-            lines.append(f"... and {len(self.errors) - self.tb_limit} more")
+        return self._text(self.evalue, self.errors)
+
+    @classmethod
+    def _text(cls, message: str, errors: Sequence[RemoteError]) -> str:
+        lines = [message, *(str(e) for e in errors[: cls.tb_limit])]
+        if len(errors) > cls.tb_limit:
+            lines.append(f"... and {len(errors) - cls.tb_limit} more")
         return "\n".join(lines)
 
     def render_traceback(self, excid: int | None = None) -> list[str]:

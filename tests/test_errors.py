@@ -46,6 +46,8 @@ def test_a_composite_is_a_group_of_flat_errors() -> None:
     assert error.elist[1] == ("KeyError", "no", inner.errors[0].traceback, inner.errors[0].engine_info)
     assert str(error).splitlines()[0] == "3 of 4"
     assert error.ename == "CompositeError"
+    with pytest.raises(ipp.RemoteError, match=r"engine 1 .*KeyError: no"):
+        raise error
 
 
 def test_parts_of_a_composite_are_composites() -> None:

@@ -184,6 +184,16 @@ def test_what_has_not_ended_cannot_be_purged(rc: ipp.Client, folder: Path, tmp_p
         rc.purge_results("x-1")
 
 
+def test_a_view_purges_results_too(rc: ipp.Client) -> None:
+    view = rc[:]
+    result = view.apply_async(abs, 1)
+    result.get(10)
+    view.purge_results(result)
+    assert rc.hub_history() == []
+    with pytest.raises(ValueError, match=r"jobs .*or targets"):
+        view.purge_results()
+
+
 # --- again ---
 
 

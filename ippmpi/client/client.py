@@ -192,12 +192,13 @@ class Client(Questions):
         return wait_for_engines(self.requests.engines, n, seconds(timeout), block=block, interactive=show)
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
-        """Wait for *jobs* (None: everything outstanding; ids, results, any futures); return whether all ended."""
+        """Wait for *jobs*; return whether all ended.
+
+        None: everything outstanding; task ids, places in the history, results, any futures, or several of these.
+        """
         from ippmpi.client.waiting import wait_for_jobs
 
-        return wait_for_jobs(
-            self.requests.pending, self.requests.collectors() if jobs is None else jobs, seconds(timeout)
-        )
+        return wait_for_jobs(self.requests.pending, self._wanted(jobs), seconds(timeout))
 
     # --- what is stored ----------------------------------------------------------------------
 

@@ -190,8 +190,7 @@ class Questions:
         """Wait for *jobs* (as ``wait`` does) with a progress bar; return whether all ended."""
         from ippmpi.client.progress import Several, wait_interactive
 
-        named = self.requests.collectors() if jobs is None else jobs
-        return wait_interactive(Several(self.requests.pending, named), interval, seconds(timeout))
+        return wait_interactive(Several(self.requests.pending, self._wanted(jobs)), interval, seconds(timeout))
 
     def spin(self) -> None:
         """Do nothing: what comes is taken at once, by a thread."""
@@ -227,6 +226,15 @@ class Questions:
             raise TypeError(
                 f"need a task id, a place in the history, an AsyncResult, or a list of these, not {jobs!r}"
             ) from None
+
+    def _wanted(self, jobs: Any) -> Any:
+        """Return what is to be waited for: None is everything outstanding, a number is a place in the history."""
+        return self.requests.collectors() if jobs is None else self._with_ids(jobs)
+
+    def _with_ids(self, jobs: Any) -> Any:
+        if isinstance(jobs, int) and not isinstance(jobs, bool):
+            return self._names(jobs)
+        return [self._with_ids(job) for job in jobs] if isinstance(jobs, list | tuple | set) else jobs
 
     def _query(self, what: str, arguments: object, timeout: float) -> Any:
         encoded = msgspec.msgpack.encode(arguments)

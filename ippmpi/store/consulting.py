@@ -17,6 +17,9 @@ MOST_BYTES = 16_000_000
 
 RECORD_BYTES = 500
 
+PLACES = 6
+"""Of times: those of a datetime, so that one that was found is equal to itself in the next question."""
+
 
 def consult(database: Database, job: Job) -> Found:
     """Do *job*."""
@@ -61,19 +64,20 @@ class _Row:
         return "mux" if self._record.targets else "task"
 
     def _submitted(self) -> float:
-        return self._record.submitted
+        return round(self._record.submitted, PLACES)
 
     def _received(self) -> float | None:
-        return self._record.finished
+        finished = self._record.finished
+        return None if finished is None else round(finished, PLACES)
 
     def _engines(self) -> list[int]:
         return self._record.targets or [reply.engine for reply in self.whole.replies if reply.engine >= 0]
 
     def _started(self) -> float | None:
-        return min((reply.started for reply in self.whole.replies if reply.started), default=None)
+        return min((round(reply.started, PLACES) for reply in self.whole.replies if reply.started), default=None)
 
     def _completed(self) -> float | None:
-        return max((reply.completed for reply in self.whole.replies), default=None)
+        return max((round(reply.completed, PLACES) for reply in self.whole.replies), default=None)
 
     def _error(self) -> str | None:
         failures = [reply.failure for reply in self.whole.replies if reply.failure is not None]

@@ -41,6 +41,7 @@ FILES = {
     "partition": "client/test_partition.py",
     "pickling": "wire/test_pickling.py",
     "publishing": "test_publishing.py",
+    "queries": "core/test_queries.py",
     "questions": "test_questions.py",
     "results": "client/test_results.py",
     "retyping": "wire/test_exceptions.py",
@@ -480,7 +481,7 @@ DEFECTS = [
         "deferred tasks are put back in reverse order",
         "core:an_old_task_for_one_engine_goes_before_younger_ones_for_any",
     ),
-    Row("engines that died stay listed", "client:queue_status_is_by_engine"),
+    Row("engines that died stay listed", "queries:engines_that_are_gone_are_not_in_the_queue_status"),
 ]
 
 AREAS: dict[str, list[Row]] = {

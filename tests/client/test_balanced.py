@@ -269,3 +269,9 @@ def test_the_time_of_an_executors_map_begins_with_the_call(manual: Pair, chunksi
     assert next(values) == 7
     with pytest.raises(TimeoutError):
         list(values)
+
+
+def test_no_timeout_is_no_limit(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    view.timeout = None
+    assert view.apply_sync(abs, -1) == 1

@@ -174,6 +174,10 @@ def test_waiting_for_jobs_takes_ids_results_and_other_futures(manual: Pair) -> N
     hub.reply(one.msg_ids[0], 0, 1)
     assert rc.wait(one, timeout=5) is True
     assert rc.wait([one.msg_ids[0], "unknown"], timeout=5) is True
+    assert rc.wait(0, timeout=5) is True
+    assert rc.wait([one, -1], timeout=0.01) is False
+    with pytest.raises(IndexError, match="2 tasks, none at 2"):
+        rc.wait([2])
     other: Future[int] = Future()
     assert rc.wait([one, other], timeout=0.01) is False
     other.set_result(1)

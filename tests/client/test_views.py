@@ -395,3 +395,11 @@ def test_a_view_shows_its_engines(rc: ipp.Client) -> None:
     assert repr(rc[:]) == "<DirectView [0, 1, 2, 3]>"
     assert repr(rc[2]) == "<DirectView 2>"
     assert repr(rc.direct_view()) == "<DirectView all>"
+
+
+def test_a_broadcast_view_runs_files_and_has_a_label(rc: ipp.Client, hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("a = 5")
+    view = rc.broadcast_view(label="mine")
+    view.run(tmp_path / "script.py").get(5)
+    assert view["a"] == [5, 5, 5, 5]
+    assert hub.submits[0].label == "mine"

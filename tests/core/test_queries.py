@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from core.house import ALICE, BOB, agent, small_house
 from ippmpi.core.ledger import spans
-from ippmpi.wire.messages import Answer, Placement, Query
+from ippmpi.wire.messages import Answer, EngineLost, Placement, Query
 
 
 def test_queue_status_counts_or_lists_the_work_of_every_engine() -> None:
@@ -22,6 +22,12 @@ def test_queue_status_counts_or_lists_the_work_of_every_engine() -> None:
         "unassigned": [waiting],
     }
     assert set(house.query("queue_status", {"targets": [1]})) == {1, "unassigned"}
+
+
+def test_engines_that_are_gone_are_not_in_the_queue_status() -> None:
+    house = small_house(2)
+    house.handle(agent(), EngineLost("w", 1, "killed"))
+    assert set(house.query("queue_status")) == {0, "unassigned"}
 
 
 def test_result_status_sorts_ids() -> None:

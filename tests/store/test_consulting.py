@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,15 @@ def test_a_record_has_all_keys(db: Database) -> None:
 )
 def test_records_are_found(db: Database, query: dict[str, Any], tasks: list[str]) -> None:
     assert value(db, Search(query, ("msg_id",))) == [{"msg_id": task} for task in tasks]
+
+
+def test_a_time_that_was_found_can_be_asked_for(database: Database) -> None:
+    at = [1732462496.1234567, 1732462496.9999996]
+    database.write([(t, Submit(f"me-{i}", "apply", [0], [Content(b"call")])) for i, t in enumerate(at)])
+    for record in value(database, Search(keys=("msg_id", "submitted"))):
+        again = datetime.fromtimestamp(record["submitted"], UTC).timestamp()
+        assert value(database, Search({"submitted": again})) != []
+        assert record["msg_id"] not in [r["msg_id"] for r in value(database, Search({"submitted": {"$gt": again}}))]
 
 
 def test_an_answer_that_is_too_large_is_refused(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
