@@ -46,6 +46,9 @@ from ippmpi.wire.messages import (
 
 _log = logging.getLogger(__name__)
 
+LEFT_S = 5.0
+"""A starter's lock that is older was left by an agent that was killed, whose ranks may have left more."""
+
 _MOST_ERRORS = 100  # of its own; one that comes again at once would fill the disk with its log
 
 Handlers = Mapping[type[Message], Callable[[Delivery], None]]
@@ -105,6 +108,7 @@ class Agent:
         self._await_controller()
         starters_lock = self._folder / (self._prefix + STARTERS_LOCK)
         self._began = _made(starters_lock)
+        self._inherited = time.time() - self._began > LEFT_S
         self._lifetime.await_first(lambda: lock_held(starters_lock))
 
     def _wire(self, world: str) -> None:
@@ -143,7 +147,8 @@ class Agent:
         self._ranks.close()
         self._link.close()
         self._router.close()
-        self._traces.clean_up(since=None if self._lifetime.all_came else self._began)
+        nobody_missing = self._lifetime.all_came and not self._inherited
+        self._traces.clean_up(since=None if nobody_missing else self._began)
         self.loop.close()
 
     def stop(self) -> None:

@@ -75,4 +75,4 @@ class Ahead:
         for task in reversed(behind):  # each comes back to the front of the queue
             if task.parts[engine.id] is State.RUNNING:
                 task.move(engine.id, Event.RECLAIM)
-                yield from self._ledger.to_agent(engine.agent, Revoke(task.id, [engine.id]))
+                yield from self._ledger.to_agent(engine.agent, Revoke(task.id, [engine.id], reclaim=True))

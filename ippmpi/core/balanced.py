@@ -8,7 +8,7 @@ from ippmpi.core.ahead import Ahead
 from ippmpi.core.deadlines import Deadlines
 from ippmpi.core.dependency import Condition, Location, Verdict
 from ippmpi.core.effects import Effect, Release
-from ippmpi.core.ending import Ending
+from ippmpi.core.ending import RETURNED, Ending
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger
 from ippmpi.core.placing import choice_of, why_nowhere
@@ -187,7 +187,7 @@ class Scheduler:
         failure = message.failure
         if event is not Event.ABORT:
             self.ahead.learn(engine, message)
-        elif task.parts[engine.id] is State.RETURNING:
+        elif task.parts[engine.id] is State.RETURNING or (failure is not None and failure.kind == RETURNED):
             if message.content.transfer:  # of a broken peer
                 yield Release(message.content)
             yield from self.hand_back(task, engine)

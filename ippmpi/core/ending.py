@@ -15,6 +15,9 @@ from ippmpi.wire.messages import Content, Failure, Replies, Reply
 
 EMPTY = Content()
 
+RETURNED = "TaskReturned"
+"""The kind of failure with which an engine gives back what was handed to it too early."""
+
 
 class Ending:
     """Ends parts, and notes what that sets free; the scheduler then works off ``finished`` and ``touched``.
@@ -118,7 +121,7 @@ def event_of(reply: Reply) -> Event:
     """Return what *reply* does to its part."""
     if reply.failure is None:
         return Event.FINISH
-    return Event.ABORT if reply.failure.kind == "TaskAborted" else Event.FAIL
+    return Event.ABORT if reply.failure.kind in ("TaskAborted", RETURNED) else Event.FAIL
 
 
 def failure(kind: str, text: str, engine: Engine | None = None) -> Failure:

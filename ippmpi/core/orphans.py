@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from ippmpi.core.ending import RETURNED
 from ippmpi.core.ledger import Ledger
 from ippmpi.ids import EngineId, TaskId
 from ippmpi.wire.messages import Reply
@@ -51,6 +52,10 @@ class Orphans:
         task, engine = TaskId(reply.task), EngineId(reply.engine)
         holders = self._holders.get(task, {})
         if engine not in holders or reply.attempt < max(holders.values()) or reply.attempt != holders[engine]:
+            return False
+        if reply.failure is not None and reply.failure.kind == RETURNED:
+            del holders[engine]
+            self.begin_at(task, reply.attempt + 1)
             return False
         replies = self._replies.setdefault(task, {})
         if engine in replies and replies[engine].attempt == reply.attempt:

@@ -235,12 +235,12 @@ class Requests:
         assert isinstance(message, Revoke)
         request = self._known.get(message.task)
         if request is not None and request.claim():
-            self._abort(request)
+            self._abort(request, "TaskReturned" if message.reclaim else "TaskAborted")
         elif message.interrupt and self._performer.task == message.task:
             self._interrupt(message.task)
         delivery.done()
 
-    def _abort(self, request: Request) -> None:
+    def _abort(self, request: Request, kind: str) -> None:
         request.revoked = True
         if request.arriving is not None:
             request.arriving.close()
@@ -248,11 +248,11 @@ class Requests:
         if isinstance(request.content, Unread):
             request.content.close()
         self._hand_over()
-        self._fail(request.task, "taken back before it started")
+        self._fail(request.task, "taken back before it started", kind=kind)
 
-    def _fail(self, task: str, why: str, attempt: int = 0) -> None:
+    def _fail(self, task: str, why: str, attempt: int = 0, *, kind: str = "TaskAborted") -> None:
         now = clock.now()
-        failure = self._performer.place(Failure("TaskAborted", why, kind="TaskAborted"))
+        failure = self._performer.place(Failure(kind, why, kind=kind))
         self._reply(Reply(task, self._performer.engine, Content(), failure, now, now, attempt))
 
     def on_assigned(self, delivery: Delivery) -> None:

@@ -257,14 +257,16 @@ class Run(Message, frozen=True):
 class Revoke(Message, frozen=True):
     """Take the task back where it waits; where it runs, interrupt it if ``interrupt``.
 
-    An engine that took it back replies with a ``TaskAborted`` failure; one that has finished or
-    goes on does nothing.
+    An engine that took it back replies with a failure: ``TaskAborted``, or ``TaskReturned`` if ``reclaim`` (another
+    engine is to have it; a hub that was started again since need not know that). One that has finished or goes on does
+    nothing.
     """
 
     ROUTE: ClassVar[str] = "hub -> agent, agent -> engine"
     task: str
     engines: list[int]
     interrupt: bool = False
+    reclaim: bool = False
 
 
 class Deliver(Message, frozen=True):

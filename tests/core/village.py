@@ -103,6 +103,7 @@ class Village:
         self.random = random.Random(str(seed))
         self.policy = policy
         self.events = 0
+        self.now = 0.0
         self.pids = 0
         self.nodes = {Peer(f"agent:{w}@{h}"): Node(w, h, Line(Peer(f"agent:{w}@{h}"))) for w, h in NODES}
         self.clients = {peer: Line(peer) for peer in CLIENTS}
@@ -244,10 +245,11 @@ class Village:
                     rank.queue.append(task)
             elif isinstance(message, Revoke) and rank.id in message.engines and message.task in rank.queue:
                 rank.queue.remove(message.task)
-                self.reply(node, rank, message.task, Failure("TaskAborted", "taken back", kind="TaskAborted"))
+                kind = "TaskReturned" if message.reclaim else "TaskAborted"
+                self.reply(node, rank, message.task, Failure(kind, "taken back", kind=kind))
 
     def reply(self, node: Node, rank: Rank, task: str, failure: Failure | None) -> None:
-        node.line.unsent.append(Reply(task, rank.id, Content(b"v", 1), failure, attempt=rank.known[task]))
+        node.line.unsent.append(Reply(task, rank.id, Content(b"v", 1), failure, 1.0, 1.001, rank.known[task]))
 
     # --- what happens ---
 
@@ -323,6 +325,11 @@ class Village:
         self.waiting[task] = set(targets or [-1])
         line.unsent.append(message)
 
+    def pass_time(self) -> None:
+        """Let some time pass: what was handed out too early is asked back."""
+        self.now += self.random.choice((0.001, 0.03))
+        self.take(self.hub.tick(self.now))
+
     def take_back(self) -> None:
         task = self.random.choice([*self.waiting]) if self.waiting else ""
         if task:
@@ -348,7 +355,7 @@ class Village:
 
     HAPPENS = (
         (40, talk), (10, run), (6, submit), (2, restart_ranks), (1, take_back), (0.5, kill_rank), (0.4, break_line),
-        (0.3, kill_hub), (0.05, power_off),
+        (0.3, kill_hub), (0.05, power_off), (1, pass_time),
     )  # fmt: skip
 
     def step(self) -> None:

@@ -36,7 +36,7 @@ MESSAGES: list[m.Message] = [
     m.Answer(6, b"\xc3", "no"),
     m.Registered("w1", 0, [4711]),
     m.Run("a-1", "apply", [0, 1], CONTENTS[1:2], 1),
-    m.Revoke("a-1", [0], True),
+    m.Revoke("a-1", [0], True, True),
     m.Deliver([0, 1], 2),
     m.StopEngines([0]),
     m.RegisterEngines("w1", 4, [RECORD], True, [[m.Held("a-1", 1), m.Held("a-2", 0, True)]]),
