@@ -95,7 +95,7 @@ class Membership:
         world = ledger.worlds.get(WorldId(message.world)) or World(WorldId(message.world), message.size)
         world.check(message, peer)
         self._check_limit(world, message)
-        yield from self._lose([Loss(engine, SUPERSEDED) for engine in world.superseded(message)])
+        yield from self._lose([Loss(engine, SUPERSEDED) for engine in world.superseded(message)], stored=False)
         if not world.engines:
             world.size = message.size
         ledger.worlds[world.id] = world
@@ -170,12 +170,17 @@ class Membership:
             engine.move(EngineEvent.STOP)
         yield from self._scheduler.leave(engines)
 
-    def _lose(self, losses: list[Loss]) -> Iterator[Effect]:
+    def _lose(self, losses: list[Loss], *, stored: bool = True) -> Iterator[Effect]:
+        """Follow up *losses*. Not *stored*: another process is about to join as each.
+
+        A hub that was killed between the two records would not know that there is anybody to wait for.
+        """
         known = [loss for loss in losses if self._strike(loss)]
         if known:
             left = [int(loss.engine.id) for loss in known]
             change = EnginesChanged([], left, [loss.reason for loss in known])
-            yield Keep(NO_TASK, change)
+            if stored:
+                yield Keep(NO_TASK, change)
             yield from self._ledger.tell_clients(change)
         yield from self._scheduler.leave([loss.engine for loss in known])
         for loss in known:
