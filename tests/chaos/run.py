@@ -119,7 +119,7 @@ class Run:
                 stderr=log,
             )
         told = self.folder / f"{name}.told"
-        eventually(told.exists, 60, f"client {name} is ready")
+        eventually(lambda: told.exists() and told.stat().st_size, 60, f"client {name} is ready")
         return process
 
     # --- the run ---
@@ -209,6 +209,9 @@ class Run:
                     yield f"{role} {pid} has {mb} MB, at most {MOST_MB[role]} are allowed"
         for file in sorted(self.folder.glob("*.told")):
             told = [json.loads(line) for line in file.read_text().splitlines()]
+            if not told:
+                yield f"client {file.stem} has told nothing"
+                continue
             first, last = told[0], told[-1]
             if last["what"] == "done" and last["fds"] > first["fds"] + MOST_NEW_DESCRIPTORS:
                 yield f"client {file.stem} had {first['fds']} descriptors at first and {last['fds']} in the end"
