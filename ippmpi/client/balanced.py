@@ -22,6 +22,8 @@ from ippmpi.wire.messages import Placement
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
 
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
 
 class LoadBalancedView(View):
     """Each call is a task, and runs on one engine of the controller's choice.
@@ -123,12 +125,12 @@ class LoadBalancedView(View):
         parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks)
         return Collector(parts, method, self)
 
-    def _submit(self, collector: Collector, calls: Iterable[object], placement: Placement) -> None:
+    def _submit(self, collector: Collector, calls: Iterable[Call], placement: Placement) -> None:
         """Send *calls*, one for each part; if one of them cannot be sent, none is."""
         requests, sent = self.client.requests, 0
         try:
             for call in calls:
-                requests.submit_balanced(requests.pack(call), collector, sent, placement)
+                requests.submit_balanced(requests.pack_call(*call), collector, sent, placement)
                 self.note(collector.parts[sent].task)
                 sent += 1
         except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind

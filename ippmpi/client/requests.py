@@ -47,7 +47,7 @@ from ippmpi.wire.messages import (
     StillWaiting,
     Submit,
 )
-from ippmpi.wire.pickling import Blob, pack
+from ippmpi.wire.pickling import Blob, pack, pack_call
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +174,10 @@ class Requests:
     def pack(self, value: object) -> Blob:
         """Pickle *value* as this client wants it; raises what pickling raises."""
         return pack(value, self.pickler)
+
+    def pack_call(self, function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Blob:
+        """Pickle a call as this client wants it; raises what pickling raises."""
+        return pack_call(function, args, kwargs, self.pickler)
 
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""

@@ -67,15 +67,27 @@ class DirectView(View):
         label: str | None = None,
         unpickle: Unpickle = unpickle,
     ) -> AsyncResult:
+        blob = self.client.requests.pack(value)
+        return self._send_blob(op, blob, targets=targets, label=label, unpickle=unpickle)
+
+    def _send_blob(
+        self,
+        op: str,
+        blob: Blob,
+        *,
+        targets: Targets = None,
+        label: str | None = None,
+        unpickle: Unpickle = unpickle,
+    ) -> AsyncResult:
         ids, single = self._engines(targets)
-        collector = self._collect(op, op, [self.client.requests.pack(value)], ids, label)
+        collector = self._collect(op, op, [blob], ids, label)
         return AsyncResult(self.client.requests, collector, single=single, unpickle=unpickle)
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Any:
         return result.get() if (self.block if block is None else block) else result
 
     def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
-        return self._send("apply", (function, args, kwargs))
+        return self._send_blob("apply", self.client.requests.pack_call(function, args, kwargs))
 
     def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
         return self.apply_async(function, *args)
@@ -93,7 +105,7 @@ class DirectView(View):
         if not (self.targets is None or isinstance(self.targets, str)):
             ids, single = self.client.requests.engines.pick(self.targets)
             named = frozenset(ids)
-        blob = self.client.requests.pack((f, args, kwargs))
+        blob = self.client.requests.pack_call(f, args, kwargs)
         collector = self.client.requests.beginnings.add(named, blob, self.label or "", self)
         if collector.parts:
             self.note(collector.parts[0].task)
