@@ -141,6 +141,7 @@ class Restoring:
         for engine, helds in zip(engines, tasks, strict=False):
             if engine.id >= 0 and self._restored:  # else the hub knows who has what, and nobody takes it over
                 known[engine.id] = {held.task for held in helds if not held.absent}
+                engine.brought = tuple(TaskId(held.task) for held in helds if not held.absent)
                 for held in helds:
                     if 0 <= held.attempt <= MOST_ATTEMPTS:
                         self._note(held, engine)
