@@ -268,6 +268,11 @@ class Requests:
         """Take back tasks (None: all) that have not started, on *targets* (None: everywhere)."""
         return self.ask(lambda number: Abort(number, tasks, targets))
 
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a connection to the controller now."""
+        return self.problem is None and self.transport.reachable
+
     def inside(self) -> bool:
         """Say whether this is the I/O thread."""
         return self.transport.inside()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
-from ippmpi.client.futures import CallFuture, Owner, Unpickle, seconds, unpickle
+from ippmpi.client.futures import ANSWER_S, CallFuture, Owner, Unpickle, seconds, unpickle
 from ippmpi.client.parts import Part
+
+if TYPE_CHECKING:
+    from ippmpi.client.explaining import Explanation
 
 
 class AsyncResult(CallFuture):
@@ -206,6 +209,19 @@ class AsyncResult(CallFuture):
         return wait_interactive(self, interval, seconds(timeout), self._collector.method, enough)
 
     # --- showing -----------------------------------------------------------------------------
+
+    def explain(self, timeout: float = ANSWER_S) -> Explanation:
+        """Say why results are not there yet: what each task waits for, or where it runs and for how long.
+
+        The controller is asked, not the engines, so the answer comes also while these are busy. It is a sequence of
+        records, and prints as text.
+
+        Raises:
+            TimeoutError: the controller did not answer in *timeout* seconds.
+        """
+        from ippmpi.client.explaining import explain
+
+        return explain(self._owner, self._collector, timeout)
 
     def display_outputs(self, groupby: str = "type", *, result_only: bool = False) -> None:
         """Wait, then show output and results: grouped by ``type``, ``engine`` or (as ``order``) by target."""
