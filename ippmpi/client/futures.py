@@ -34,6 +34,7 @@ class Owner(Protocol):
     """What a result needs of its client."""
 
     engines: Engines
+    show_first_error: bool
 
     @property
     def pending(self) -> Mapping[str, Sent]:

@@ -119,6 +119,7 @@ class Requests:
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
         self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.show_first_error = True
         self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None

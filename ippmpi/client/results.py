@@ -48,7 +48,8 @@ class AsyncResult(CallFuture):
         """Wait and return the value or values.
 
         A failure of a single result is raised as it is; of several results, as ``CompositeError``,
-        unless *return_exceptions* puts the errors into the list. With ``return_when=FIRST_EXCEPTION``
+        unless *return_exceptions* puts the errors into the list. The first one is shown while others are still
+        waited for (see ``Client.show_first_error``). With ``return_when=FIRST_EXCEPTION``
         the first failure is raised without waiting for the others.
 
         Raises:
@@ -59,7 +60,8 @@ class AsyncResult(CallFuture):
         if return_when == FIRST_EXCEPTION:
             done = self._wait_for(lambda: collector.failed or collector.ended, timeout)
         else:
-            done = self._wait_all(timeout)
+            values = self._return_exceptions if return_exceptions is None else return_exceptions
+            done = self._wait_all(timeout) if values else self._wait_telling(timeout)
         if not done:
             raise TimeoutError(collector.describe_missing(timeout or 0))
         if collector.problem is not None:
@@ -72,6 +74,14 @@ class AsyncResult(CallFuture):
         if not self._is_built:
             self._built, self._is_built = self._build(with_errors=False), True
         return self._built
+
+    def _wait_telling(self, timeout: float | None) -> bool:
+        """Wait for all; show a failure that comes long before the others."""
+        if self._collector.size < 2 or self.done() or not self._owner.show_first_error:
+            return self._wait_all(timeout)
+        from ippmpi.client.firsterror import wait_and_tell
+
+        return wait_and_tell(self, seconds(timeout))
 
     def _build(self, *, with_errors: bool) -> Any:
         values, errors = self._read(self._collector.parts)
