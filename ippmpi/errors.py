@@ -29,7 +29,7 @@ Users of ipyparallel know some of them by other names: ``IPythonError`` and ``Ke
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 
@@ -111,8 +111,10 @@ class RemoteError(IppmpiError):
         traceback: the remote traceback, as text; Python shows it once, as a note of the exception.
         engine_info: ``engine_id``, ``rank``, ``world``, ``host``, ``pid``, ``method``; of a map
             also ``items``, the range of the numbers of the items that it concerns.
+        was_shown: the user was shown the remote traceback, when it happened.
     """
 
+    was_shown = False
     origin: tuple[list[str], bytes] = ([], b"")  # see ``wire/exceptions.py``; not meant for users
 
     def __init__(
@@ -164,8 +166,19 @@ class RemoteError(IppmpiError):
         """Print the remote traceback."""
         print("\n".join(self.render_traceback()))
 
+    def mark_shown(self) -> None:
+        """Have Python and IPython show only the end of the remote traceback: all of it was shown when it happened."""
+        self.was_shown = True
+        notes: list[str] = getattr(self, "__notes__", [])
+        lines = self.traceback.rstrip().splitlines()
+        frames = [place for place, line in enumerate(lines) if line.startswith("  File ")]
+        end = "\n".join(lines[frames[-1] :] if frames else lines[-1:])
+        for place, note in enumerate(notes):
+            if self.traceback and note.endswith(self.traceback):
+                notes[place] = f"--- on {self.where()}, shown above; the end of it: ---\n{end}"
+
     def _render_traceback_(self) -> list[str]:  # IPython's hook
-        return self.render_traceback()
+        return [f"{self} (shown above)"] if self.was_shown else self.render_traceback()
 
 
 class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
@@ -216,9 +229,15 @@ class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
         """Return the traceback of failure number *excid* as lines; None: those of the first ``tb_limit``."""
         if excid is not None:
             return self._at(excid).render_traceback()
+        return self._lines(lambda error: error.render_traceback())
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines(lambda error: error._render_traceback_())
+
+    def _lines(self, render: Callable[[RemoteError], list[str]]) -> list[str]:
         lines = [self.evalue]
         for error in self.errors[: self.tb_limit]:
-            lines += ["", *error.render_traceback()]
+            lines += ["", *render(error)]
         if len(self.errors) > self.tb_limit:
             lines += ["", f"... and {len(self.errors) - self.tb_limit} more"]
         return lines

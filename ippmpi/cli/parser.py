@@ -86,6 +86,7 @@ def _fill_list(parser: argparse.ArgumentParser) -> None:
 
 def _fill_status(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ClusterSettings, WHICH)
+    parser.add_argument("--why", action="store_true", help="say also what each task that has not ended waits for")
     _add_output(parser)
 
 

@@ -61,7 +61,9 @@ class View(Flags, OwnCalls, ABC):
         """Call a function on the engines; return an AsyncResult at once."""
         if not callable(function):
             raise TypeError(f"apply() needs a function to call, not {function!r}")
-        return self._apply(function, args, kwargs)
+        result = self._apply(function, args, kwargs)
+        result.collector.called = getattr(function, "__name__", "")
+        return result
 
     def apply_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function on the engines and wait for the value(s)."""
@@ -90,6 +92,7 @@ class View(Flags, OwnCalls, ABC):
         if not callable(function):
             raise TypeError(f"map() needs a function to call, not {function!r}")
         result = self._map(function, sequences, options)
+        result.collector.called = getattr(function, "__name__", "")
         return result.get() if (self.block if block is None else block) else result
 
     def map_async(self, function: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> Any:

@@ -99,6 +99,18 @@ class Client(Questions):
         if shell is not None and shell.find_line_magic("px") is None:
             self.activate()
 
+    @property
+    def show_first_error(self) -> bool:
+        """Whether calls that wait for several results show a failure while they wait for the others (default: yes).
+
+        Within a second, on stderr or in a notebook as output, with who has not answered.
+        """
+        return self.requests.show_first_error
+
+    @show_first_error.setter
+    def show_first_error(self, wanted: bool) -> None:
+        self.requests.show_first_error = wanted
+
     # --- engines -----------------------------------------------------------------------------
 
     @property

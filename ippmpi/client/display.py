@@ -170,6 +170,17 @@ def write(text: str, stream: str = "stdout") -> None:
     file.flush()
 
 
+def say(text: str) -> None:
+    """Tell the user something that is no output of engines: display it in a notebook, print it on stderr elsewhere."""
+    if in_notebook():
+        from IPython import display
+
+        publish: Any = display.publish_display_data  # it has no types
+        publish({"text/plain": text})
+    else:
+        write(text, "stderr")
+
+
 def show_bundle(prefix: str, record: dict[str, Any]) -> None:
     """Show a mime bundle: rich in a notebook, its plain text elsewhere."""
     data = record.get("data") or {}

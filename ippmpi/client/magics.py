@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ippmpi.client.display import LinePrinter, following
 from ippmpi.client.engines import Targets
+from ippmpi.client.firsterror import FirstError
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
@@ -187,6 +188,7 @@ class _Watch:
         self._options = options
         self._interrupted = False
         self._bar: Any = None
+        self._first = FirstError(result, shown=options.stream) if view.client.show_first_error else None
         after = options.progress_after
         self._bar_at = None if after < 0 else time.monotonic() + after
 
@@ -200,6 +202,7 @@ class _Watch:
                 while left:
                     try:
                         item = self._next(news)
+                        self._tick()
                         if item is None:
                             continue
                         left -= item.kind == "end"
@@ -212,27 +215,39 @@ class _Watch:
         self._finish(printer)
 
     def _next(self, news: Any) -> Any:
-        wait_s = 0.2 if self._bar is not None else None
+        waits = [0.2] if self._bar is not None else []
         if self._bar is None and self._bar_at is not None:
-            wait_s = max(0.0, self._bar_at - time.monotonic())
+            waits.append(max(0.0, self._bar_at - time.monotonic()))
+        if self._first is not None and (due := self._first.due_in()) is not None:
+            waits.append(due)
         try:
-            return news.get(timeout=wait_s)
+            return news.get(timeout=min(waits, default=None))
         except Empty:
-            if self._bar is None:
-                self._bar = bar(len(self._result), "engine", "%px")
-            self._bar.update(self._result.progress - self._bar.n)
             return None
+
+    def _tick(self) -> None:
+        """Do what is due: tell of a failure, move the bar."""
+        if self._first is not None and self._first.due_in() == 0:
+            self._tell(self._first.tell)
+        if self._bar is None and self._bar_at is not None and time.monotonic() >= self._bar_at:
+            self._bar = bar(len(self._result), "engine", "%px")
+        if self._bar is not None:
+            self._bar.update(self._result.progress - self._bar.n)
+
+    def _tell(self, show: Callable[[], None]) -> None:
+        """Have *show* print something above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        show()
+        if self._bar is not None:
+            self._bar.refresh()
 
     def _show(self, printer: LinePrinter, item: Any) -> None:
         if not self._options.stream:
             return
-        if self._bar is not None:
-            self._bar.clear()
         if item.kind == "end":
             self._result.read_part(item.part)
-        printer.show(item)
-        if self._bar is not None:
-            self._bar.refresh()
+        self._tell(lambda: printer.show(item))
 
     def _interrupt(self) -> None:
         if self._interrupted:  # the second time: let the user go
@@ -248,6 +263,8 @@ class _Watch:
             self._view.client.send_signal(wanted, self._options.targets or self._view.targets, block=False)
 
     def _finish(self, printer: LinePrinter) -> None:
+        if self._first is not None:
+            self._first.tell_end()
         if not self._options.stream:
             self._result.display_outputs(self._options.groupby)
         if self._interrupted:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,6 +21,9 @@ from ippmpi.client.stored import AsyncHubResult, Stored, unpickle_stored
 from ippmpi.errors import IppmpiError
 from ippmpi.wire.frames import decode
 from ippmpi.wire.messages import Query, Submit
+
+if TYPE_CHECKING:
+    from ippmpi.client.explaining import Explanation
 
 TIMES = frozenset(("submitted", "received", "started", "completed"))
 AT_ONCE = 1000
@@ -99,6 +102,18 @@ class Questions:
         except IppmpiError as problem:
             raise ValueError(str(problem)) from None
         return [{key: _dated(key, value) for key, value in record.items()} for record in records]
+
+    def explain(self, jobs: Any = None, *, limit: int = 1000, timeout: float = ANSWER_S) -> Explanation:
+        """Say why *jobs* (ids, places in the history, results; None: all tasks of all clients) have no result yet.
+
+        Of all at most *limit* are told, those that wait first. See ``AsyncResult.explain``.
+
+        Raises:
+            TimeoutError: the controller did not answer in *timeout* seconds.
+        """
+        from ippmpi.client.explaining import explain_tasks
+
+        return explain_tasks(self.requests, None if jobs is None else self._names(jobs), timeout, limit)
 
     # --- forgetting --------------------------------------------------------------------------
 

@@ -119,6 +119,7 @@ class Requests:
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
         self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.show_first_error = True
         self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
@@ -271,6 +272,11 @@ class Requests:
     def abort(self, tasks: list[str] | None, targets: list[int] | None) -> Future[Any]:
         """Take back tasks (None: all) that have not started, on *targets* (None: everywhere)."""
         return self.ask(lambda number: Abort(number, tasks, targets))
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a connection to the controller now."""
+        return self.problem is None and self.transport.reachable
 
     def inside(self) -> bool:
         """Say whether this is the I/O thread."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
-from ippmpi.client.futures import CallFuture, Owner, Unpickle, seconds, unpickle
+from ippmpi.client.futures import ANSWER_S, CallFuture, Owner, Unpickle, seconds, unpickle
 from ippmpi.client.parts import Part
+
+if TYPE_CHECKING:
+    from ippmpi.client.explaining import Explanation
 
 
 class AsyncResult(CallFuture):
@@ -45,7 +48,8 @@ class AsyncResult(CallFuture):
         """Wait and return the value or values.
 
         A failure of a single result is raised as it is; of several results, as ``CompositeError``,
-        unless *return_exceptions* puts the errors into the list. With ``return_when=FIRST_EXCEPTION``
+        unless *return_exceptions* puts the errors into the list. The first one is shown while others are still
+        waited for (see ``Client.show_first_error``). With ``return_when=FIRST_EXCEPTION``
         the first failure is raised without waiting for the others.
 
         Raises:
@@ -56,7 +60,8 @@ class AsyncResult(CallFuture):
         if return_when == FIRST_EXCEPTION:
             done = self._wait_for(lambda: collector.failed or collector.ended, timeout)
         else:
-            done = self._wait_all(timeout)
+            values = self._return_exceptions if return_exceptions is None else return_exceptions
+            done = self._wait_all(timeout) if values else self._wait_telling(timeout)
         if not done:
             raise TimeoutError(collector.describe_missing(timeout or 0))
         if collector.problem is not None:
@@ -69,6 +74,14 @@ class AsyncResult(CallFuture):
         if not self._is_built:
             self._built, self._is_built = self._build(with_errors=False), True
         return self._built
+
+    def _wait_telling(self, timeout: float | None) -> bool:
+        """Wait for all; show a failure that comes long before the others."""
+        if self._collector.size < 2 or self.done() or not self._owner.show_first_error:
+            return self._wait_all(timeout)
+        from ippmpi.client.firsterror import wait_and_tell
+
+        return wait_and_tell(self, seconds(timeout))
 
     def _build(self, *, with_errors: bool) -> Any:
         values, errors = self._read(self._collector.parts)
@@ -206,6 +219,19 @@ class AsyncResult(CallFuture):
         return wait_interactive(self, interval, seconds(timeout), self._collector.method, enough)
 
     # --- showing -----------------------------------------------------------------------------
+
+    def explain(self, timeout: float = ANSWER_S) -> Explanation:
+        """Say why results are not there yet: what each task waits for, or where it runs and for how long.
+
+        The controller is asked, not the engines, so the answer comes also while these are busy. It is a sequence of
+        records, and prints as text.
+
+        Raises:
+            TimeoutError: the controller did not answer in *timeout* seconds.
+        """
+        from ippmpi.client.explaining import explain
+
+        return explain(self._owner, self._collector, timeout)
 
     def display_outputs(self, groupby: str = "type", *, result_only: bool = False) -> None:
         """Wait, then show output and results: grouped by ``type``, ``engine`` or (as ``order``) by target."""

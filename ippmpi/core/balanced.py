@@ -64,7 +64,7 @@ class Scheduler:
         for name in dict.fromkeys(map(TaskId, dependency.tasks)):
             ended = self._ledger.ended_record(name)
             if ended is not None:
-                condition.note(name, ended.succeeded, ended.engine)
+                condition.note(name, ended.succeeded, ended.engine, ended.failed)
             else:
                 self.dependents.setdefault(name, {})[task.id] = task
 
@@ -106,6 +106,7 @@ class Scheduler:
             task, engine = ledger.queue.pop(group), self._engines[chosen]
             self.deadlines.clear(task)
             task.assign(engine)
+            ledger.hand_out(task)
             ledger.load(task, engine)
             self.ahead.given(engine)
             run = Run(task.id, task.op, [chosen], list(task.contents), task.attempt)
@@ -127,6 +128,7 @@ class Scheduler:
         task.attempt = attempt
         task.note_used(attempt)
         task.assign(engine)
+        self._ledger.hand_out(task)
         engine.adopted += 1
         self._ledger.load(task, engine)
         return True
@@ -161,7 +163,7 @@ class Scheduler:
         for dependent in self.dependents.pop(task.id, {}).values():
             for condition in (dependent.after, dependent.follow):
                 if condition is not None and task.id in condition.pending:
-                    condition.note(task.id, task.succeeded, task.engine)
+                    condition.note(task.id, task.succeeded, task.engine, task.failed)
             if dependent.id in self._ledger.queue.held:
                 yield from self._consider(dependent)
 
@@ -233,6 +235,7 @@ class Scheduler:
 
     def _try_again(self, task: BalancedTask, engine: Engine, failure: Failure) -> Iterator[Effect]:
         task.last_failure = f"{failure.ename}: {failure.evalue}"
+        engine.freed = self._ledger.now
         self._ending.unload(task, engine)
         task.requeue()
         return self._wait_again(task)

@@ -70,6 +70,11 @@ class Ledger:
 
     # --- tasks ---
 
+    def hand_out(self, task: Task) -> None:
+        """Note that *task* is handed to engines now, behind all that they have."""
+        task.turn = next(self._serials)
+        task.given = self.now
+
     def next_serial(self) -> int:
         """Return a number that is larger than all before."""
         return next(self._serials)
@@ -91,8 +96,9 @@ class Ledger:
         if client is None:
             return  # nobody is left who may ask
         del client.tasks[task.id]
-        several = len(task.parts) > 1
-        self.ended[task.id] = Ended(task.owner, task.succeeded, task.engine, several, task.printed)
+        several, succeeded = len(task.parts) > 1, task.succeeded
+        failed = () if succeeded else task.failed
+        self.ended[task.id] = Ended(task.owner, succeeded, task.engine, several, task.printed, failed)
         if len(self.ended) > self.limits.kept_tasks:
             self.ended.popitem(last=False)
 

@@ -85,19 +85,35 @@ ENDS = frozenset(event for (_, event), state in TRANSITIONS.items() if state in 
 class Task:
     """One request of one client: its parts by engine, and what is needed until they have ended."""
 
-    __slots__ = ("attempt", "contents", "engine", "id", "op", "open", "owner", "parts", "printed")
+    __slots__ = (
+        "attempt",
+        "contents",
+        "engine",
+        "given",
+        "id",
+        "label",
+        "op",
+        "open",
+        "owner",
+        "parts",
+        "printed",
+        "turn",
+    )
 
     def __init__(self, owner: Peer, message: Submit, places: Sequence[EngineId], contents: Sequence[Content]) -> None:
         """Start with every part WAITING; *contents* are those that must be kept until the end."""
         self.id = TaskId(message.task)
         self.owner = owner
         self.op = message.op
+        self.label = message.label
         self.contents = contents
         self.parts = dict.fromkeys(places, State.WAITING)
         self.open = len(self.parts)
         self.engine: Engine | None = None  # the last one that it was handed to, unless there are several
         self.printed = 0
         self.attempt = 0  # how often it was taken back to the queue
+        self.turn = 0  # when it was handed out last, as a serial number that orders what engines have
+        self.given = 0.0  # the same as a time
 
     def move(self, part: EngineId, event: Event) -> State:
         """Apply *event* to one part, or raise ProtocolError if it cannot happen now."""
@@ -129,6 +145,12 @@ class Task:
     def succeeded(self) -> bool:
         """Whether every part is DONE."""
         return set(self.parts.values()) == {State.DONE}
+
+    @property
+    def failed(self) -> tuple[EngineId, ...]:
+        """The engines on which it ended, and not well."""
+        bad = ENDED - {State.DONE}
+        return tuple(part for part, state in self.parts.items() if state in bad and part != NOWHERE)
 
 
 class BalancedTask(Task):
@@ -184,10 +206,14 @@ class BalancedTask(Task):
 
 @dataclass(slots=True)
 class Ended:
-    """What is remembered of a task that has ended. ``engine`` is None if it ran on none, or on several."""
+    """What is remembered of a task that has ended. ``engine`` is None if it ran on none, or on several.
+
+    ``failed``: the engines on which it ended, and not well.
+    """
 
     owner: Peer
     succeeded: bool
     engine: Engine | None
     several: bool
     printed: int
+    failed: tuple[EngineId, ...] = ()

@@ -159,6 +159,7 @@ class SendSignal(Message, frozen=True):
 class Query(Message, frozen=True):
     """Ask the hub. ``arguments`` are msgpack; ``what`` is ``status``, ``queue_status``, ``result_status``, or:
 
+    ``explain`` says why tasks have no result yet (``wire/reasons.py`` has question and answer).
     ``results`` lists stored requests of all clients; ``history``, ``search``, ``purge`` and ``originals`` are for the
     store alone (``core/effects.py`` has their arguments). ``fetch`` (a list of task ids) has all their replies and
     output sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.house import agent, records
+from core.truth import judge
 from ippmpi.core.effects import Effect, Keep, Release, Send, Shelve
 from ippmpi.core.engine import EngineState
 from ippmpi.core.hub import Hub
@@ -439,6 +440,10 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def tables_agree(self) -> None:
         check(self.hub)
+
+    @invariant()
+    def every_task_has_a_true_reason(self) -> None:
+        judge(self.hub)
 
     @invariant()
     def every_part_has_ended_once_or_is_open(self) -> None:

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from core.house import INLINE
+from core.truth import ids, judge
 from ippmpi import plugins
 from ippmpi.core.effects import Effect, Keep, Replay, Send
 from ippmpi.core.hub import Hub
@@ -354,9 +355,21 @@ class Village:
         if self.random.random() < 0.3:
             self.commit()
 
+    def explain(self) -> None:
+        """Ask why everything waits; what ranks really have is in the order that the hub believes in."""
+        for reason in judge(self.hub):
+            for engine in ids(reason.engines) if reason.others else ():
+                queue = [task for rank in self.ranks_with(engine) for task in rank.queue]
+                first = reason.others[0].task
+                if reason.task in queue and first in queue:
+                    assert queue.index(first) < queue.index(reason.task), f"{reason}: engine {engine} has {queue}"
+
+    def ranks_with(self, engine: int) -> list[Rank]:
+        return [rank for node in self.nodes.values() for rank in node.ranks.values() if rank.id == engine]
+
     HAPPENS = (
         (40, talk), (10, run), (6, submit), (2, restart_ranks), (1, take_back), (0.5, kill_rank), (0.4, break_line),
-        (0.3, kill_hub), (0.05, power_off), (1, pass_time),
+        (0.3, kill_hub), (0.05, power_off), (1, pass_time), (3, explain),
     )  # fmt: skip
 
     def step(self) -> None:
