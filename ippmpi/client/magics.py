@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ippmpi.client.display import LinePrinter, following
+from ippmpi.client.collector import News
 from ippmpi.client.engines import Targets
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
+from ippmpi.client.streaming import Printer, Queue, following
 from ippmpi.errors import AlreadyDisplayedError, RemoteError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--verbose", dest="verbose", action="store_true", default=None, help="say on which engines it runs")
     add("--no-verbose", dest="verbose", action="store_false")
     add("--progress-after", type=float, default=None, help="seconds until a progress bar is shown; -1: never")
+    add("--fold", dest="fold", action="store_true", default=None, help="show equal lines of engines once (default)")
+    add("--no-fold", dest="fold", action="store_false", help="show each line of each engine")
     add("--signal-on-interrupt", type=_signal, default=None, help="signal for engines at Ctrl-C (default SIGINT)")
 
 
@@ -104,6 +107,7 @@ class Magics:
         self._defaults: dict[str, Any] = {
             "block": None,
             "stream": True,
+            "fold": True,
             "targets": None,
             "verbose": False,
             "progress_after": PROGRESS_AFTER_S,
@@ -154,7 +158,7 @@ class Magics:
         if options.out:
             self.shell.user_ns[options.out] = self.last
             return
-        self.last.display_outputs(options.groupby)
+        self.last.display_outputs(options.groupby, fold=self._defaults["fold"])
         self.last.get()
 
     def run(self, code: str, given: argparse.Namespace) -> AsyncResult | None:
@@ -193,17 +197,17 @@ class _Watch:
     def show(self) -> None:
         """Wait and show; raise what the code raised, unless it was interrupted from here."""
         collector = self._result.collector
-        printer = LinePrinter(collector)
+        printer = Printer(collector, self._result.read_part, folded=self._options.fold)
         with following(collector) as news:
             left = len(collector.parts)
+            batch: list[News | None] = []
             try:
-                while left:
+                while left > 0:
                     try:
-                        item = self._next(news)
-                        if item is None:
-                            continue
-                        left -= item.kind == "end"
-                        self._show(printer, item)
+                        self._wait(printer, news, batch)
+                        left -= sum(item is not None and item.kind == "end" for item in batch)
+                        shown, batch = batch, []
+                        self._show(printer, shown)
                     except KeyboardInterrupt:
                         self._interrupt()
             finally:
@@ -211,26 +215,24 @@ class _Watch:
                     self._bar.close()
         self._finish(printer)
 
-    def _next(self, news: Any) -> Any:
+    def _wait(self, printer: Printer, news: Queue, batch: list[News | None]) -> None:
+        """Add news to *batch*, which keeps them if the user interrupts; nothing if it is time to look at the bar."""
         wait_s = 0.2 if self._bar is not None else None
         if self._bar is None and self._bar_at is not None:
             wait_s = max(0.0, self._bar_at - time.monotonic())
         try:
-            return news.get(timeout=wait_s)
+            printer.gather(news, batch, wait_s)
         except Empty:
             if self._bar is None:
                 self._bar = bar(len(self._result), "engine", "%px")
             self._bar.update(self._result.progress - self._bar.n)
-            return None
 
-    def _show(self, printer: LinePrinter, item: Any) -> None:
-        if not self._options.stream:
+    def _show(self, printer: Printer, batch: list[News | None]) -> None:
+        if not batch or not self._options.stream:
             return
         if self._bar is not None:
             self._bar.clear()
-        if item.kind == "end":
-            self._result.read_part(item.part)
-        printer.show(item)
+        printer.show(batch)
         if self._bar is not None:
             self._bar.refresh()
 
@@ -247,9 +249,9 @@ class _Watch:
         else:
             self._view.client.send_signal(wanted, self._options.targets or self._view.targets, block=False)
 
-    def _finish(self, printer: LinePrinter) -> None:
+    def _finish(self, printer: Printer) -> None:
         if not self._options.stream:
-            self._result.display_outputs(self._options.groupby)
+            self._result.display_outputs(self._options.groupby, fold=self._options.fold)
         if self._interrupted:
             return
         if printer.errors_shown:

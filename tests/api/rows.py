@@ -11,6 +11,7 @@ from typing import NamedTuple
 FILES = {
     "conditional": "client/test_conditional.py",
     "imports": "client/test_imports.py",
+    "output": "test_output.py",
     "own": "client/test_own.py",
     "picklers": "wire/test_picklers.py",
     "policies": "policies/test_policies.py",
@@ -302,8 +303,22 @@ RESULTS = [
     Row("`len(ar)`, `progress`", "growing:values_come_while_most_is_not_sent_yet"),
     Row("`elapsed`, `wall_time`, `serial_time`, `timedelta`", "results:times_are_aware_and_add_up"),
     Row("`submitted`, `started`, `completed`, `received`", "results:times_are_aware_and_add_up"),
-    Row("`display_outputs(groupby=...)`", "results:output_is_displayed_in_groups"),
-    Row("`stream_output`", "results:streamed_output_comes_line_by_line_with_its_engine"),
+    Row(
+        "`display_outputs(groupby=...)`",
+        "results:output_is_displayed_in_groups",
+        "what several engines show alike is shown once, with their list",
+    ),
+    Row(
+        "`stream_output`",
+        "results:streamed_output_comes_line_by_line_with_its_engine",
+        "equal lines that come together are one: `[0-63] converged`",
+    ),
+    Row("output of many engines", "output:64_ranks_print_a_thousand_lines_each_and_nothing_waits"),
+    Row(
+        "output of other clients' work",
+        "output:another_client_gets_only_the_output_that_it_asks_for",
+        "comes when asked for; in ipyparallel everybody gets everything",
+    ),
     Row("`owner`", "results:metadata_names_the_process_of_an_engine", "always True"),
     Row("it is a `concurrent.futures.Future`", "results:results_and_their_pieces_work_with_concurrent_futures"),
     Row("`await ar`", "results:a_result_can_be_awaited", "ipyparallel: TypeError"),
