@@ -1,4 +1,4 @@
-"""Output of many ranks at once, on a real cluster: nothing waits for ever, equal lines are one, and it is the caller's."""
+"""Output of many ranks at once, on a real cluster: nothing waits for ever, equal lines are one, all is its caller's."""
 
 from __future__ import annotations
 
