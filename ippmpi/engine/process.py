@@ -26,11 +26,13 @@ from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
 from ippmpi.engine.mpi import WorldFacts, world_facts
 from ippmpi.engine.namespace import Namespace
+from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.publishing import Publishing
 from ippmpi.engine.requests import Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
+from ippmpi.engine.startup import Startup
 from ippmpi.errors import IppmpiError, ProtocolError
 from ippmpi.identity import host_name, identify
 from ippmpi.net.conversation import Delivery
@@ -67,25 +69,6 @@ RENEW_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Options(NamedTuple):
-    """The command line. ``local_rank`` stands for MPI where there is none."""
-
-    file: str
-    world: str
-    size: int
-    local_rank: int | None = None
-
-    @classmethod
-    def parse(cls, argv: Sequence[str]) -> Options:
-        """Read ``--name value`` pairs; raise ValueError. (argparse would cost each rank 5 ms.)"""
-        names = ("--file", "--world", "--size", "--local-rank")
-        given = dict(zip(argv[::2], argv[1::2], strict=len(argv) % 2 == 0))
-        if len(argv) % 2 or given.keys() - set(names) or not given.keys() >= set(names[:3]):
-            raise ValueError(f"usage: --file FILE --world NAME --size N [--local-rank R], not {' '.join(argv)!r}")
-        rank = given.get("--local-rank")
-        return cls(given["--file"], given["--world"], int(given["--size"]), None if rank is None else int(rank))
-
-
 class NodePlace(NamedTuple):
     """Where this node's agent is: its files in ``folder`` start with ``prefix``; ``key`` tells it its own engines.
 
@@ -103,24 +86,41 @@ class NodePlace(NamedTuple):
         return f"unix://{self.folder / self.prefix}.agent"
 
 
+class Home(NamedTuple):
+    """Where the user's code runs, before and after the engine has joined."""
+
+    namespace: Namespace
+    shell: Shell
+
+    @classmethod
+    def enter(cls) -> Home:
+        """Make this process's ``__main__``, and a shell for it that shows nothing yet."""
+        namespace = Namespace()
+        shell = Shell(namespace, _show_nothing)
+        namespace.enter()
+        builtins.__dict__["display"] = shell.display
+        return cls(namespace, shell)
+
+
+def _show_nothing(bundle: dict[str, object]) -> None:
+    """Drop a display: nobody is there to see it."""
+
+
 class Engine:
     """One rank, from the moment it knows its place."""
 
-    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace) -> None:
+    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace, home: Home) -> None:
         """Belong to the agent at *place*; ``run`` does the rest."""
         self._options = options
         self._facts = facts
         self._output = output
-        namespace = Namespace()
-        shell = Shell(namespace, self._display)
-        namespace.enter()
-        builtins.__dict__["display"] = shell.display
+        home.shell.publish = self._display
         self._interrupts = Interrupts(self._stop)
         self._runner = Runner(
             options.world,
             facts,
-            namespace=namespace,
-            shell=shell,
+            namespace=home.namespace,
+            shell=home.shell,
             output=output,
             interrupts=self._interrupts,
         )
@@ -293,6 +293,7 @@ def main(argv: Sequence[str]) -> int:
     """Be an engine; return the exit code. What stops it from starting is its last line on standard error."""
     try:
         options = Options.parse(argv)
+        settings = options.settings()
         _die_with_parent()
         options = options._replace(file=os.path.abspath(options.file))  # user code may change the folder
         place = _prepare(options)
@@ -300,11 +301,13 @@ def main(argv: Sequence[str]) -> int:
     except (IppmpiError, ValueError, OSError) as error:
         _say(2, str(error))
         return 1
-    output = capture()
-    _enable_faulthandler()
-    _log_to(output.last_words, options.file)
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
-    engine = Engine(options, facts, output, place)
+    home = Home.enter()
+    Startup(home.namespace, home.shell, facts, _tell).run(settings, config.python_startup())
+    output = capture()  # not before: nobody reads the pipes until the agent knows this engine
+    _enable_faulthandler()
+    _log_to(output.last_words, settings.log_level)
+    engine = Engine(options, facts, output, place, home)
     why = engine.run()
     if why:
         _say(output.last_words, why)
@@ -340,16 +343,20 @@ def _enable_faulthandler() -> None:
     faulthandler.enable(2)
 
 
-def _log_to(fd: int, file: str) -> None:
+def _log_to(fd: int, level: str) -> None:
     """Log what our own code has to say to the standard error this process was started with."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(file)))
-    level = config.load(config.EngineSettings, {"profile_dir": folder}).log_level.upper()
     handler = logging.StreamHandler(open(fd, "w", closefd=False))  # noqa: SIM115 - open as long as this process lives
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ippmpi")
     logger.addHandler(handler)
     logger.propagate = False  # the root logger is the user's
-    logger.setLevel(max(logging.getLevelNamesMapping().get(level, logging.WARNING), logging.WARNING))
+    logger.setLevel(max(logging.getLevelNamesMapping().get(level.upper(), logging.WARNING), logging.WARNING))
+
+
+def _tell(text: str) -> None:
+    """Write to the standard error that this process was started with, in one piece; before it is captured."""
+    sys.stderr.flush()
+    os.write(2, text.encode(errors="backslashreplace"))
 
 
 def _say(fd: int, text: str) -> None:

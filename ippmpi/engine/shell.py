@@ -36,10 +36,13 @@ class CodeFailed(Exception):  # noqa: N818 - an outcome, not a defect
 class Shell:
     """Executes code. *publish* gets every display as ``{"kind", "data", "metadata"}``."""
 
+    publish: Publish
+    """Takes every display from now on."""
+
     def __init__(self, namespace: Namespace, publish: Publish) -> None:
         """Put what starts the shell into *namespace*; it is not started."""
         self._namespace = namespace
-        self._publish = publish
+        self.publish = publish
         self._shell: EngineShell | None = None
         self._broken = False
         namespace.define("get_ipython", self.get_ipython)
@@ -73,7 +76,7 @@ class Shell:
         if self._shell is None:
             from ippmpi.engine._ipython import start
 
-            self._shell = start(self._namespace, self._publish)
+            self._shell = start(self._namespace, lambda bundle: self.publish(bundle))
         return self._shell
 
     def execute(self, code: str, *, silent: bool = True, filename: str | None = None) -> dict[str, object]:

@@ -49,6 +49,8 @@ FILES = {
     "runner": "engine/test_runner.py",
     "sessions": "test_sessions.py",
     "shell": "engine/test_shell.py",
+    "startup": "engine/test_startup.py",
+    "startups": "test_startup.py",
     "stored": "client/test_stored.py",
     "views": "client/test_views.py",
     "worlds": "cluster/test_worlds.py",
@@ -457,7 +459,17 @@ ENGINE = [
     Row("SIGINT interrupts the code", "interrupting:sigint_interrupts_running_code_within_a_second"),
     Row("`bind_kernel`", note=NOT_YET),
     Row("`get_ipython().kernel.engine_id`", note=NOT_YET),
-    Row("startup files and commands", note=NOT_YET),
+    Row("startup files of the profile", "startup:files_of_the_profile_run_in_the_order_of_their_names"),
+    Row(
+        "`startup_command` (`-c`), `startup_script` (`-s`), `PYTHONSTARTUP`",
+        "startup:all_that_people_know_runs_in_the_order_of_ipython",
+        "settings of `[engine]` in `ippmpi.toml`, options of `ipengine`; `exec_lines` and `exec_files` are these",
+    ),
+    Row(
+        "a startup file that fails",
+        "startups:a_file_that_fails_is_a_warning_with_ranks_host_and_file",
+        "a warning where the cluster is started; the engine goes on",
+    ),
     Row(
         "functions of `__main__` see the engine's names",
         "functions:a_function_sees_the_names_of_the_engine",
