@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from ippmpi import config, datapub
+from ippmpi import binding, config, datapub
 from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
@@ -29,7 +29,7 @@ from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.publishing import Publishing
-from ippmpi.engine.requests import Requests
+from ippmpi.engine.requests import ASIDE, Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
 from ippmpi.engine.startup import Startup
@@ -50,6 +50,9 @@ from ippmpi.wire.messages import (
     Run,
     StopEngine,
 )
+
+if TYPE_CHECKING:
+    from ippmpi.engine.kernel import Kernel
 
 FIRST_CONTACT_S = 60.0
 """Seconds in which a new engine must reach its agent."""
@@ -114,7 +117,11 @@ class Engine:
         self._options = options
         self._facts = facts
         self._output = output
-        home.shell.publish = self._display
+        self.shell = home.shell
+        self.shell.publish = self._display
+        self.shell.engine_id = lambda: self._runner.engine
+        self._place = place
+        self._kernel: Kernel | None = None
         self._interrupts = Interrupts(self._stop)
         self._runner = Runner(
             options.world,
@@ -143,6 +150,7 @@ class Engine:
         loop = self._link.loop
         self._publishing = Publishing(self._runner, self._send_published, loop.call_soon, loop.call_later)
         datapub.connect(self._publishing.publish)
+        binding.connect(self._bind_kernel)
 
     def _connect(self) -> None:
         # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
@@ -172,6 +180,8 @@ class Engine:
             if requests.news():
                 link.turn()  # what was answered leaves, what was taken back is
         self._interrupts.leave()
+        if self._kernel is not None:
+            self._kernel.close()
         self._link.close()
         return self._ended_because
 
@@ -180,14 +190,39 @@ class Engine:
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         until = time.monotonic() + TOGETHER_S
         while (work := requests.take()) is not None:
+            if work.op == ASIDE:
+                self._run_aside(work.content)
+                return
             self._output.begin(work.task, known=work.sole)
-            outcome = runner.run(work.task, work.op, work.content)
+            outcome = runner.run(work.task, work.op, work.content)  # type: ignore[arg-type] # no call, see above
             del work  # or its content would live until the next one comes
             post(partial(self._send, outcome.reply, outcome.memory))
             del outcome
             self._interrupts.restore()
             if time.monotonic() >= until:
                 return
+
+    def _run_aside(self, call: object) -> None:
+        self._runner.task = ""  # nobody's: it has no output and no data for a client
+        cast("Callable[[], None]", call)()
+        self._interrupts.restore()
+
+    def _queue_aside(self, name: str, call: Callable[[], None]) -> None:
+        self._link.call_soon(partial(self._requests.add, name, call))
+
+    def _bind_kernel(self, ip: str) -> str:
+        """Be a Jupyter kernel too, see ``binding.bind_kernel``. Main thread."""
+        from ippmpi.engine.kernel import Host, Kernel
+
+        if self._kernel is None:
+            place = self._place
+            host = Host(self.shell, self._output, self._queue_aside, self._runner.guarded, self._interrupts.interrupt)
+            self._kernel = Kernel(host, place.folder, place.prefix, self._facts.rank, ip)
+        elif self._kernel.ip != ip:
+            raise RuntimeError(
+                f"this engine is a kernel already, at {self._kernel.ip or 'Unix sockets'}: {self._kernel.file}"
+            )
+        return str(self._kernel.file)
 
     def _stop(self) -> None:
         """Stop, from a signal handler in the main thread, which may be asleep in the loop."""
@@ -199,6 +234,9 @@ class Engine:
 
     def _display(self, bundle: dict[str, object]) -> None:
         """Send a display of the running task, in order with its reply."""
+        if self._kernel is not None and self._kernel.busy:
+            self._kernel.display(bundle)
+            return
         self._output.flush()  # what was printed before comes first
         data = msgspec.msgpack.encode(bundle, enc_hook=repr)
         message = Display(self._runner.task, self._runner.engine, data)
