@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # type checkers know the name; importing typing for it wo
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
+    from ippmpi.binding import bind_kernel
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.broadcast import BroadcastView
     from ippmpi.client.client import Client
@@ -101,6 +102,7 @@ __all__ = [
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
+    "bind_kernel",
     "collect_exceptions",
     "depend",
     "dependent",
@@ -133,6 +135,7 @@ _HOMES = {
     "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
     "ViewExecutor": "ippmpi.client.executor",
+    "bind_kernel": "ippmpi.binding",
     "depend": "ippmpi.client.conditional",
     "dependent": "ippmpi.client.conditional",
     "interactive": "ippmpi.client.conditional",

@@ -129,6 +129,14 @@ class EngineSettings(Settings):
 
     ROLE: ClassVar[str] = "engine"
 
+    startup_folder: str = _setting(
+        "startup", "folder of files (*.py, *.ipy) that every engine runs at its start, in the order of their names; "
+        "in the profile folder unless absolute; '': none", metavar="FOLDER",
+    )  # fmt: skip
+    startup_script: str = _setting("", "one more such file", flags=("-s",), metavar="FILE")
+    startup_command: str = _setting(
+        "", "code that every engine runs at its start, after the files", flags=("-c",), metavar="CODE"
+    )
     log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
 
 
@@ -313,6 +321,11 @@ def profile_folder(profile: str | None = None, profile_dir: str | Path | None = 
 def profile_folders() -> list[Path]:
     """Return the folders of all profiles that exist."""
     return sorted(p.absolute() for p in ipython_folder().glob("profile_*") if p.is_dir())
+
+
+def python_startup() -> str:
+    """Return the file that interactive interpreters run at their start, as ``$PYTHONSTARTUP`` says, or ""."""
+    return os.environ.get("PYTHONSTARTUP", "")
 
 
 # What tells a process that it is a rank of somebody's MPI job. A program that starts with these

@@ -43,4 +43,7 @@ def engine_argv(args: argparse.Namespace) -> list[str]:
     mine = connection.world_path(Path(file).absolute().parents[1], world, found.cluster_id)
     connection.write(found, mine)  # every rank of a world writes the same
     argv = engine_command(mine, found, world, args.size or 1)
+    for name in ("startup_command", "startup_script"):
+        if getattr(args, name):
+            argv += [f"--{name.replace('_', '-')}", getattr(args, name)]
     return argv if args.size else [*argv, "--local-rank", "0"]

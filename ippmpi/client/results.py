@@ -233,17 +233,24 @@ class AsyncResult(CallFuture):
 
         return explain(self._owner, self._collector, timeout)
 
-    def display_outputs(self, groupby: str = "type", *, result_only: bool = False) -> None:
-        """Wait, then show output and results: grouped by ``type``, ``engine`` or (as ``order``) by target."""
+    def display_outputs(self, groupby: str = "type", *, result_only: bool = False, fold: bool = True) -> None:
+        """Wait, then show output and results: grouped by ``type``, ``engine`` or (as ``order``) by target.
+
+        What several engines show alike is shown once, as ``[0-3,7] text`` (by ``engine`` and ``order``: all that one
+        shows, if it is the same as of the one before), unless *fold* is false.
+        """
         from ippmpi.client.display import display_outputs
 
         self._wait_all(None)
         if self._collector.problem is None:
             self._read(self._collector.parts)
-        display_outputs(self._collector, groupby, result_only=result_only)
+        display_outputs(self._collector, groupby, result_only=result_only, folded=fold)
 
-    def stream_output(self) -> AbstractContextManager[Self]:
-        """Print output as it comes, from now until the end of the ``with`` block."""
-        from ippmpi.client.display import streaming
+    def stream_output(self, *, fold: bool = True) -> AbstractContextManager[Self]:
+        """Print output as it comes, from now until the end of the ``with`` block.
 
-        return streaming(self, self._collector)
+        Lines that several engines print at about the same time are one, as ``[0-3,7] text``, unless *fold* is false.
+        """
+        from ippmpi.client.streaming import Printer, streaming
+
+        return streaming(self, Printer(self._collector, self.read_part, folded=fold), self._collector)

@@ -16,21 +16,23 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from ippmpi import config, datapub
+from ippmpi import binding, config, datapub
 from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
 from ippmpi.engine.mpi import WorldFacts, world_facts
 from ippmpi.engine.namespace import Namespace
+from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.publishing import Publishing
-from ippmpi.engine.requests import Requests
+from ippmpi.engine.requests import ASIDE, Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
+from ippmpi.engine.startup import Startup
 from ippmpi.errors import IppmpiError, ProtocolError
 from ippmpi.identity import host_name, identify
 from ippmpi.net.conversation import Delivery
@@ -48,6 +50,9 @@ from ippmpi.wire.messages import (
     Run,
     StopEngine,
 )
+
+if TYPE_CHECKING:
+    from ippmpi.engine.kernel import Kernel
 
 FIRST_CONTACT_S = 60.0
 """Seconds in which a new engine must reach its agent."""
@@ -67,25 +72,6 @@ RENEW_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Options(NamedTuple):
-    """The command line. ``local_rank`` stands for MPI where there is none."""
-
-    file: str
-    world: str
-    size: int
-    local_rank: int | None = None
-
-    @classmethod
-    def parse(cls, argv: Sequence[str]) -> Options:
-        """Read ``--name value`` pairs; raise ValueError. (argparse would cost each rank 5 ms.)"""
-        names = ("--file", "--world", "--size", "--local-rank")
-        given = dict(zip(argv[::2], argv[1::2], strict=len(argv) % 2 == 0))
-        if len(argv) % 2 or given.keys() - set(names) or not given.keys() >= set(names[:3]):
-            raise ValueError(f"usage: --file FILE --world NAME --size N [--local-rank R], not {' '.join(argv)!r}")
-        rank = given.get("--local-rank")
-        return cls(given["--file"], given["--world"], int(given["--size"]), None if rank is None else int(rank))
-
-
 class NodePlace(NamedTuple):
     """Where this node's agent is: its files in ``folder`` start with ``prefix``; ``key`` tells it its own engines.
 
@@ -103,24 +89,45 @@ class NodePlace(NamedTuple):
         return f"unix://{self.folder / self.prefix}.agent"
 
 
+class Home(NamedTuple):
+    """Where the user's code runs, before and after the engine has joined."""
+
+    namespace: Namespace
+    shell: Shell
+
+    @classmethod
+    def enter(cls) -> Home:
+        """Make this process's ``__main__``, and a shell for it that shows nothing yet."""
+        namespace = Namespace()
+        shell = Shell(namespace, _show_nothing)
+        namespace.enter()
+        builtins.__dict__["display"] = shell.display
+        return cls(namespace, shell)
+
+
+def _show_nothing(bundle: dict[str, object]) -> None:
+    """Drop a display: nobody is there to see it."""
+
+
 class Engine:
     """One rank, from the moment it knows its place."""
 
-    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace) -> None:
+    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace, home: Home) -> None:
         """Belong to the agent at *place*; ``run`` does the rest."""
         self._options = options
         self._facts = facts
         self._output = output
-        namespace = Namespace()
-        shell = Shell(namespace, self._display)
-        namespace.enter()
-        builtins.__dict__["display"] = shell.display
+        self.shell = home.shell
+        self.shell.publish = self._display
+        self.shell.engine_id = lambda: self._runner.engine
+        self._place = place
+        self._kernel: Kernel | None = None
         self._interrupts = Interrupts(self._stop)
         self._runner = Runner(
             options.world,
             facts,
-            namespace=namespace,
-            shell=shell,
+            namespace=home.namespace,
+            shell=home.shell,
             output=output,
             interrupts=self._interrupts,
         )
@@ -143,6 +150,7 @@ class Engine:
         loop = self._link.loop
         self._publishing = Publishing(self._runner, self._send_published, loop.call_soon, loop.call_later)
         datapub.connect(self._publishing.publish)
+        binding.connect(self._bind_kernel)
 
     def _connect(self) -> None:
         # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
@@ -172,6 +180,8 @@ class Engine:
             if requests.news():
                 link.turn()  # what was answered leaves, what was taken back is
         self._interrupts.leave()
+        if self._kernel is not None:
+            self._kernel.close()
         self._link.close()
         return self._ended_because
 
@@ -180,14 +190,39 @@ class Engine:
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         until = time.monotonic() + TOGETHER_S
         while (work := requests.take()) is not None:
+            if work.op == ASIDE:
+                self._run_aside(work.content)
+                return
             self._output.begin(work.task, known=work.sole)
-            outcome = runner.run(work.task, work.op, work.content)
+            outcome = runner.run(work.task, work.op, work.content)  # type: ignore[arg-type] # no call, see above
             del work  # or its content would live until the next one comes
             post(partial(self._send, outcome.reply, outcome.memory))
             del outcome
             self._interrupts.restore()
             if time.monotonic() >= until:
                 return
+
+    def _run_aside(self, call: object) -> None:
+        self._runner.task = ""  # nobody's: it has no output and no data for a client
+        cast("Callable[[], None]", call)()
+        self._interrupts.restore()
+
+    def _queue_aside(self, name: str, call: Callable[[], None]) -> None:
+        self._link.call_soon(partial(self._requests.add, name, call))
+
+    def _bind_kernel(self, ip: str) -> str:
+        """Be a Jupyter kernel too, see ``binding.bind_kernel``. Main thread."""
+        from ippmpi.engine.kernel import Host, Kernel
+
+        if self._kernel is None:
+            place = self._place
+            host = Host(self.shell, self._output, self._queue_aside, self._runner.guarded, self._interrupts.interrupt)
+            self._kernel = Kernel(host, place.folder, place.prefix, self._facts.rank, ip)
+        elif self._kernel.ip != ip:
+            raise RuntimeError(
+                f"this engine is a kernel already, at {self._kernel.ip or 'Unix sockets'}: {self._kernel.file}"
+            )
+        return str(self._kernel.file)
 
     def _stop(self) -> None:
         """Stop, from a signal handler in the main thread, which may be asleep in the loop."""
@@ -199,6 +234,9 @@ class Engine:
 
     def _display(self, bundle: dict[str, object]) -> None:
         """Send a display of the running task, in order with its reply."""
+        if self._kernel is not None and self._kernel.busy:
+            self._kernel.display(bundle)
+            return
         self._output.flush()  # what was printed before comes first
         data = msgspec.msgpack.encode(bundle, enc_hook=repr)
         message = Display(self._runner.task, self._runner.engine, data)
@@ -293,6 +331,7 @@ def main(argv: Sequence[str]) -> int:
     """Be an engine; return the exit code. What stops it from starting is its last line on standard error."""
     try:
         options = Options.parse(argv)
+        settings = options.settings()
         _die_with_parent()
         options = options._replace(file=os.path.abspath(options.file))  # user code may change the folder
         place = _prepare(options)
@@ -300,11 +339,13 @@ def main(argv: Sequence[str]) -> int:
     except (IppmpiError, ValueError, OSError) as error:
         _say(2, str(error))
         return 1
-    output = capture()
-    _enable_faulthandler()
-    _log_to(output.last_words, options.file)
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
-    engine = Engine(options, facts, output, place)
+    home = Home.enter()
+    Startup(home.namespace, home.shell, facts, _tell).run(settings, config.python_startup())
+    output = capture()  # not before: nobody reads the pipes until the agent knows this engine
+    _enable_faulthandler()
+    _log_to(output.last_words, settings.log_level)
+    engine = Engine(options, facts, output, place, home)
     why = engine.run()
     if why:
         _say(output.last_words, why)
@@ -340,16 +381,20 @@ def _enable_faulthandler() -> None:
     faulthandler.enable(2)
 
 
-def _log_to(fd: int, file: str) -> None:
+def _log_to(fd: int, level: str) -> None:
     """Log what our own code has to say to the standard error this process was started with."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(file)))
-    level = config.load(config.EngineSettings, {"profile_dir": folder}).log_level.upper()
     handler = logging.StreamHandler(open(fd, "w", closefd=False))  # noqa: SIM115 - open as long as this process lives
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ippmpi")
     logger.addHandler(handler)
     logger.propagate = False  # the root logger is the user's
-    logger.setLevel(max(logging.getLevelNamesMapping().get(level, logging.WARNING), logging.WARNING))
+    logger.setLevel(max(logging.getLevelNamesMapping().get(level.upper(), logging.WARNING), logging.WARNING))
+
+
+def _tell(text: str) -> None:
+    """Write to the standard error that this process was started with, in one piece; before it is captured."""
+    sys.stderr.flush()
+    os.write(2, text.encode(errors="backslashreplace"))
 
 
 def _say(fd: int, text: str) -> None:

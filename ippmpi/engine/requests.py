@@ -61,9 +61,12 @@ class Work(NamedTuple):
 
     task: str
     op: str
-    content: Buffer | Unread | Failure
+    content: Buffer | Unread | Failure | Callable[[], None]
     sole: bool = False
 
+
+ASIDE = "aside"
+"""The operation of what is no request: its content is a call of ours, for which there is no reply."""
 
 LOST = "it has run, and its result is lost: the controller that took it could not store it, and was then killed"
 
@@ -73,7 +76,12 @@ class Request:
 
     __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "sole", "task")
 
-    def __init__(self, run: Run, content: Buffer | Unread | Failure | None, arriving: Arriving | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        content: Buffer | Unread | Failure | Callable[[], None] | None,
+        arriving: Arriving | None = None,
+    ) -> None:
         """Wait for *arriving* if there is no *content* yet."""
         self.task = run.task
         self.op = run.op
@@ -147,6 +155,10 @@ class Requests:
         else:  # the hub drops this if it has a reply; one that was restored from a store with gaps would wait for ever
             self._fail(run.task, LOST, run.attempt)
         delivery.done()
+
+    def add(self, name: str, call: Callable[[], None]) -> None:
+        """Queue *call* behind what is ready."""
+        self._ready.append(Request(Run(name, ASIDE, [], []), call))
 
     def _queue(self, run: Run, *, sole: bool) -> None:
         request = self._known[run.task] = self._request(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -23,6 +23,8 @@ from ippmpi.wire.pickling import pack, unpack
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+
+T = TypeVar("T")
 
 Call = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
 
@@ -99,6 +101,20 @@ class Runner:
         except BaseException as error:  # sys.exit is the user's too; a second interrupt may strike in the finally
             self._interrupts.task = ""
             return None, describe(error)
+
+    def guarded(self, name: str, call: Callable[[], T]) -> T:
+        """Make a *call* to user code that is no request; it may be interrupted by its *name*."""
+        try:
+            try:
+                self._interrupts.task = name
+                return call()
+            finally:
+                self._interrupts.task = ""
+        except BaseException:  # a second interrupt may strike in the finally
+            self._interrupts.task = ""
+            raise
+        finally:
+            self._namespace.forget_rebound()
 
     def _perform(self, op: str, content: Buffer) -> object:
         operation = self._operations.get(op)

@@ -410,11 +410,14 @@ def test_output_is_there_while_the_call_runs(manual: Pair) -> None:
     assert result.stderr == ["", "", "careful\n", ""]
 
 
-def test_streamed_output_comes_line_by_line_with_its_engine(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fold", [True, False])
+def test_streamed_output_comes_line_by_line_with_its_engine(
+    manual: Pair, capsys: pytest.CaptureFixture[str], fold: bool
+) -> None:
     rc, hub = manual
     result, task = call(rc, hub)
     hub.print(task, 0, "early\n")
-    with result.stream_output():
+    with result.stream_output(fold=fold):
         hub.print(task, 1, "one\ntw")
         hub.print(task, 1, "o\nopen")
         hub.display(task, 2, "<picture>")
@@ -423,14 +426,65 @@ def test_streamed_output_comes_line_by_line_with_its_engine(manual: Pair, capsys
         hub.fail(task, 3, failure(3))
         result.wait(5)
     out, err = capsys.readouterr()
-    assert out.splitlines() == [
+    expected = [
         "[stdout:0] early",
         "[stdout:1] one",
         "[stdout:1] two",
         "[output:2] <picture>",
         "[stdout:1] open",
     ]
+    assert sorted(out.splitlines()) == sorted(expected)
+    assert [line for line in out.splitlines() if ":1]" in line] == [line for line in expected if ":1]" in line]
     assert "ValueError: no" in err
+
+
+def test_equal_lines_that_come_together_are_one(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    with result.stream_output():
+        for engine in range(4):
+            hub.print(task, engine, f"{'step' if engine != 2 else 'other'} 1\nconver")
+            hub.print(task, engine, "careful\n", "stderr")
+            hub.print(task, engine, "ged\n" if engine < 3 else "ging\n")
+            hub.reply(task, engine, None)
+        result.wait(5)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["[0-1,3] step 1", "[stdout:2] other 1", "[0-2] converged", "[stdout:3] converging"]
+    assert err == "[stderr:0-3] careful\n"
+    assert result.stdout[0] == "step 1\nconverged\n"  # raw
+
+
+def test_what_one_engine_prints_long_before_the_others_does_not_wait_for_them(
+    manual: Pair, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    shown = ""
+
+    def text() -> str:
+        nonlocal shown
+        shown += capfd.readouterr().out
+        return shown
+
+    with result.stream_output():
+        hub.print(task, 2, "here\n")
+        eventually(lambda: text() == "[stdout:2] here\n")
+        for engine in range(4):
+            hub.print(task, engine, "here\n")
+        eventually(lambda: text() == "[stdout:2] here\n[0-3] here\n")
+
+
+def test_of_one_engine_every_line_is_shown_at_once_and_by_itself(
+    manual: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 1)
+    with result.stream_output():
+        hub.print(task, 1, "same\nsame\n")
+        hub.print(task, 1, "same\n")
+        hub.reply(task, 1, None)
+        result.wait(5)
+    assert capsys.readouterr().out == "[stdout:1] same\n" * 3
 
 
 def test_output_is_displayed_in_groups(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
@@ -453,11 +507,41 @@ def test_output_is_displayed_in_groups(manual: Pair, capsys: pytest.CaptureFixtu
     result.display_outputs("engine")
     assert capsys.readouterr().out.startswith("[stdout:0] out 0")
     result.display_outputs()
+    assert capsys.readouterr().out == ("[stdout:0] out 0\n[stdout:1] out 1\n[0-1] more\n[output:0-1] shown\n")
+    result.display_outputs(fold=False)
     assert capsys.readouterr().out.endswith("[output:1] shown\n[output:0] shown\n")
     result.display_outputs(result_only=True)
-    assert "stdout" not in capsys.readouterr().out
+    assert "out 0" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="'type', 'engine', 'order'"):
         result.display_outputs("colour")
+
+
+@pytest.mark.parametrize("groupby", ["engine", "order"])
+def test_engines_that_show_all_the_same_are_shown_together(
+    manual: Pair, capsys: pytest.CaptureFixture[str], groupby: str
+) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub)
+    for engine in range(4):
+        hub.print(task, engine, "one\n" if engine < 3 else "three\n")
+        hub.print(task, engine, "two\n")
+        hub.print(task, engine, "careful\n", "stderr")
+        hub.reply(task, engine, None)
+    result.display_outputs(groupby)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["[0-2] one", "[0-2] two", "[stdout:3] three", "[stdout:3] two"]
+    assert err.splitlines() == ["[stderr:0-2] careful", "[stderr:3] careful"]
+    result.display_outputs(groupby, fold=False)
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_a_bar_that_an_engine_shows_is_shown_as_it_was_last(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, [0])
+    hub.print(task, 0, "10 %\r100 %\r\ndone\n")
+    hub.reply(task, 0, None)
+    result.display_outputs()
+    assert capsys.readouterr().out == "[stdout:0] 100 %\n[stdout:0] done\n"
 
 
 def test_waiting_can_show_a_bar(rc: ipp.Client, capsys: pytest.CaptureFixture[str]) -> None:
