@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ConnectionFileError,
         DependencyTimeout,
         EngineError,
+        HandleError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         unwrap_exception,
         wrap_exception,
     )
+    from ippmpi.wire.handles import Handle
     from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
@@ -78,6 +80,8 @@ __all__ = [
     "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "Handle",
+    "HandleError",
     "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
@@ -127,6 +131,7 @@ _HOMES = {
     "DirectView": "ippmpi.client.views",
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
+    "Handle": "ippmpi.wire.handles",
     "LoadBalancedView": "ippmpi.client.balanced",
     "ParallelFunction": "ippmpi.client.functions",
     "Reference": "ippmpi.wire.references",

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.functions import get_home
+from ippmpi.wire.handles import made, noting
 from ippmpi.wire.picklers import PICKLERS, dumps
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from ippmpi.wire.handles import Handle
 
 ALIGNMENT = 64
 
@@ -37,10 +40,14 @@ NONE = _PLAIN_HEADER.pack(1, 0, 4) + b"\x80\x05N."
 
 
 class Blob(NamedTuple):
-    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order."""
+    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order.
+
+    ``handles``: those in it, if it was packed by ``pack_noting``; what they stand for must stay until it has arrived.
+    """
 
     parts: Sequence[bytes | memoryview]
     size: int
+    handles: tuple[Handle, ...] = ()
 
     def join(self) -> bytes:
         """Return the flat blob; copies."""
@@ -84,6 +91,20 @@ def pack(value: object, pickler: str = "") -> Blob:
     if travelled and blob.size > LARGE and get_home() is None:
         _warn(travelled)
     return blob
+
+
+def pack_noting(value: object, pickler: str = "") -> Blob:
+    """Return what ``pack`` returns, with the handles that went into it."""
+    if not made():
+        return pack(value, pickler)
+    with noting() as handles:
+        blob = pack(value, pickler)
+    return blob._replace(handles=tuple(handles)) if handles else blob
+
+
+def usual() -> str:
+    """Return which pickler ``pack`` uses in this thread when none is named."""
+    return _usual.get()
 
 
 def _plain(pickled: memoryview) -> Blob:
