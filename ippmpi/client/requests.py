@@ -28,6 +28,7 @@ from ippmpi.client.handles import Keeper, near
 from ippmpi.client.parts import Part
 from ippmpi.client.transport import Incoming, Receiver, Transport
 from ippmpi.errors import IppmpiError, RemoteError
+from ippmpi.wire.handles import seen
 from ippmpi.wire.messages import (
     INLINE_LIMIT,
     Abort,
@@ -48,7 +49,7 @@ from ippmpi.wire.messages import (
     StillWaiting,
     Submit,
 )
-from ippmpi.wire.pickling import Blob, pack_noting
+from ippmpi.wire.pickling import Blob, pack, pack_noting
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Requests:
 
     def pack(self, value: object) -> Blob:
         """Pickle *value* as this client wants it; raises what pickling raises."""
-        return pack_noting(value, self.pickler)
+        return pack_noting(value, self.pickler) if seen else pack(value, self.pickler)
 
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""

@@ -62,6 +62,7 @@ class Handle:
 
     def __init__(self, kept: Kept, getter: Getter | None = None) -> None:
         """Stand for *kept*; ``get`` asks *getter*."""
+        seen[:] = [True]
         self._kept = kept
         self._getter = getter
 
@@ -161,17 +162,13 @@ def _bytes(size: int) -> str:
 _noted: ContextVar[list[Handle] | None] = ContextVar("handles in what is being pickled", default=None)
 
 _known: WeakValueDictionary[Kept, Handle] = WeakValueDictionary()
-_any: list[bool] = []
 
-
-def made() -> bool:
-    """Say whether this process has ever had a handle. Costs nothing: it is asked for every call."""
-    return bool(_any)
+seen: list[bool] = []
+"""Empty as long as this process has had no handle: then nobody need look for one in every call."""
 
 
 def handle_of(kept: Kept) -> Handle:
     """Return the one handle of *kept* in this process."""
-    _any[:] = [True]
     found = _known.get(kept)
     if found is None:
         found = _known.setdefault(kept, Handle(kept))

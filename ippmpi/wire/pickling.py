@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ippmpi.errors import ProtocolError
 from ippmpi.wire.functions import get_home
-from ippmpi.wire.handles import made, noting
+from ippmpi.wire.handles import noting
 from ippmpi.wire.picklers import PICKLERS, dumps
 
 if TYPE_CHECKING:
@@ -95,8 +95,6 @@ def pack(value: object, pickler: str = "") -> Blob:
 
 def pack_noting(value: object, pickler: str = "") -> Blob:
     """Return what ``pack`` returns, with the handles that went into it."""
-    if not made():
-        return pack(value, pickler)
     with noting() as handles:
         blob = pack(value, pickler)
     return blob._replace(handles=tuple(handles)) if handles else blob
