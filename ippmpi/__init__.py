@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ConnectionFileError,
         DependencyTimeout,
         EngineError,
+        HandleError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         unwrap_exception,
         wrap_exception,
     )
+    from ippmpi.wire.handles import Handle
     from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
@@ -79,6 +81,8 @@ __all__ = [
     "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "Handle",
+    "HandleError",
     "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
@@ -129,6 +133,7 @@ _HOMES = {
     "DirectView": "ippmpi.client.views",
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
+    "Handle": "ippmpi.wire.handles",
     "LoadBalancedView": "ippmpi.client.balanced",
     "ParallelFunction": "ippmpi.client.functions",
     "Reference": "ippmpi.wire.references",

@@ -17,6 +17,7 @@
     │   ├── InvalidDependency
     │   └── ResultNotKept      it ended, but its value is not (any more) in the store
     ├── UnmetDependency        raised by a task to be moved to another engine
+    ├── HandleError            a value that was left on a rank is not there (any more), or cannot be had from there
     └── RemoteError            a task's own code raised, on one engine; also of the type that it raised, if possible
         └── CompositeError     several engines, at least one failure (``elist``); also an ExceptionGroup
 
@@ -96,6 +97,10 @@ class ResultNotKept(TaskError):  # noqa: N818 - as its siblings
 
 class UnmetDependency(IppmpiError):  # noqa: N818 - the name that users of ipyparallel know
     """Raised on an engine: run this task somewhere else."""
+
+
+class HandleError(IppmpiError):
+    """A value that was left on a rank (``keep=True``) cannot be had; the text names rank, handle and cause."""
 
 
 class RemoteError(IppmpiError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ippmpi.client.calling import View
@@ -11,11 +12,13 @@ from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import to_record
 from ippmpi.client.engines import Targets
 from ippmpi.client.growing import Growing
+from ippmpi.client.handles import kept_parts
 from ippmpi.client.items import Items
 from ippmpi.client.lazymap import LazyMapIterator, Sender
 from ippmpi.client.mapresults import AdaptiveMapResult, AsyncGatherResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import columns, is_array, join, split
+from ippmpi.client.parts import Part
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.messages import Placement
 
@@ -35,7 +38,7 @@ class LoadBalancedView(View):
     """
 
     BALANCED = True
-    FLAGS = ("block", "track", "label", "targets", "after", "follow", "timeout", "retries")
+    FLAGS = ("block", "track", "label", "keep", "targets", "after", "follow", "timeout", "retries")
     targets: Targets = None
     after: Any = None
     follow: Any = None
@@ -63,10 +66,12 @@ class LoadBalancedView(View):
 
     # --- apply -------------------------------------------------------------------------------
 
-    def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
+    def _apply(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
+    ) -> AsyncResult:
         placement = self._placement()
-        collector = self._parts("apply", 1, None)
-        self._submit(collector, [(function, args, kwargs)], placement)
+        collector = self._parts("apply", 1, None, make=kept_parts(self.client.requests, self) if keep else Part)
+        self._submit(collector, [(function, args, kwargs)], placement, "keep" if keep else "apply")
         return AsyncResult(self.client.requests, collector, single=True)
 
     def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
@@ -77,6 +82,8 @@ class LoadBalancedView(View):
     def _map(
         self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: dict[str, Any]
     ) -> AsyncMapResult:
+        if options.pop("keep", self.keep):
+            return self._map_kept(function, sequences, **options)
         return self._map_chunks(function, sequences, **options)
 
     def _map_chunks(
@@ -121,16 +128,39 @@ class LoadBalancedView(View):
         self._submit(collector, ((call_each, (function, return_exceptions, *chunk), {}) for chunk in chunks), placement)
         return result
 
-    def _parts(self, method: str, tasks: int, label: str | None) -> Collector:
-        parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks)
+    def _map_kept(
+        self,
+        function: Callable[..., Any],
+        sequences: tuple[Iterable[Any], ...],
+        *,
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        label: str | None = None,
+    ) -> AsyncMapResult:
+        """One task for each item, which leaves its value where it runs."""
+        if chunksize not in (None, 1):
+            raise ValueError(f"chunksize is {chunksize}, but with keep=True each item is a task, which has a handle")
+        requests, placement = self.client.requests, self._placement()
+        ready, length = columns(sequences)
+        collector = self._parts("map", length, label, make=kept_parts(requests, self, items=True))
+        result = AsyncMapResult(
+            requests, collector, sizes=[1] * length, ordered=ordered, return_exceptions=return_exceptions
+        )
+        rows: Iterable[tuple[Any, ...]] = islice(zip(*ready, strict=False), length)
+        self._submit(collector, ((function, row, {}) for row in rows), placement, "keep")
+        return result
+
+    def _parts(self, method: str, tasks: int, label: str | None, *, make: Callable[..., Part] = Part) -> Collector:
+        parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks, make=make)
         return Collector(parts, method, self)
 
-    def _submit(self, collector: Collector, calls: Iterable[Call], placement: Placement) -> None:
+    def _submit(self, collector: Collector, calls: Iterable[Call], placement: Placement, op: str = "apply") -> None:
         """Send *calls*, one for each part; if one of them cannot be sent, none is."""
         requests, sent = self.client.requests, 0
         try:
             for call in calls:
-                requests.submit_balanced(requests.pack_call(*call), collector, sent, placement)
+                requests.submit_balanced(requests.pack_call(*call), collector, sent, placement, op)
                 self.note(collector.parts[sent].task)
                 sent += 1
         except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind

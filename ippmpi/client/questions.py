@@ -14,6 +14,7 @@ from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
+from ippmpi.client.handles import kept_parts
 from ippmpi.client.parts import Part
 from ippmpi.client.requests import Pending, Requests
 from ippmpi.client.results import AsyncResult
@@ -120,7 +121,7 @@ class Questions:
     def purge_results(self, jobs: Any = (), targets: Targets = (), timeout: float = ANSWER_S) -> None:
         """Have the controller forget results: of *jobs* (ids, results, or ``"all"``), and of engines, *targets*.
 
-        Results that somebody holds stay with them.
+        Results that somebody holds stay with them, but values that they left on engines are freed.
 
         Raises:
             ValueError: neither is given.
@@ -136,6 +137,7 @@ class Questions:
             self._query("purge", {"tasks": tasks, "engines": engines}, timeout)
         except IppmpiError as problem:
             raise RuntimeError(str(problem)) from None
+        self.requests.keeper.purge(tasks, engines)
 
     def purge_local_results(self, jobs: Any = (), targets: Targets = ()) -> None:
         """Forget nothing: a client keeps no results but those that somebody holds. Raises as ``purge_results``."""
@@ -192,7 +194,8 @@ class Questions:
     def _again(self, original: object) -> Collector:
         if not isinstance(original, Submit) or any(content.transfer for content in original.contents):
             raise LookupError("the request is not kept: its function and arguments were too large")
-        parts: list[Part] = self.requests.parts(original.targets, original.op, original.label)
+        make = kept_parts(self.requests, self) if original.op == "keep" else Part
+        parts = self.requests.parts(original.targets, original.op, original.label, make=make)
         collector = Collector(parts, original.op, self)
         indices = {engine: index for index, engine in enumerate(original.targets)} if original.targets else None
         self.requests.submit_again(original, parts[0].task, Pending(collector, 0, indices, len(parts)))

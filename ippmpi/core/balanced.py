@@ -11,7 +11,7 @@ from ippmpi.core.effects import Effect, Release
 from ippmpi.core.ending import RETURNED, Ending
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger
-from ippmpi.core.placing import choice_of, why_nowhere
+from ippmpi.core.placing import choice_of, matched, why_nowhere
 from ippmpi.core.queue import Group
 from ippmpi.core.task import NOWHERE, BalancedTask, Event, State, Task
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -103,13 +103,18 @@ class Scheduler:
             chosen = ledger.choose(choice.among, choice.without)
             if chosen is None:
                 return
-            task, engine = ledger.queue.pop(group), self._engines[chosen]
+            engine = self._engines[chosen]
+            if group.near:
+                task, engine = matched(group, engine, self._engines)
+                ledger.queue.discard(task)
+            else:
+                task = ledger.queue.pop(group)
             self.deadlines.clear(task)
             task.assign(engine)
             ledger.hand_out(task)
             ledger.load(task, engine)
             self.ahead.given(engine)
-            run = Run(task.id, task.op, [chosen], list(task.contents), task.attempt)
+            run = Run(task.id, task.op, [engine.id], list(task.contents), task.attempt)
             yield from ledger.to_agent(engine.agent, run)
 
     def adopt(self, task: BalancedTask, engine: Engine, attempt: int) -> bool:

@@ -21,12 +21,13 @@ from ippmpi.wire.messages import Content, Display, Message, Output, Published, R
 
 @dataclass(slots=True)
 class Client:
-    """A client that may come back; ``tasks`` are its tasks that have not ended."""
+    """A client that may come back; ``tasks``: those that have not ended; ``keeps``: some left values on engines."""
 
     peer: Peer
     about: dict[str, str] = field(default_factory=dict)
     connected: bool = True
     tasks: dict[TaskId, Task] = field(default_factory=dict)
+    keeps: bool = False
 
 
 @dataclass(slots=True)

@@ -16,6 +16,10 @@ NOWHERE = EngineId(-1)
 """Where a balanced task is while it waits, and the engine of a failure that happened on none."""
 
 
+MOST_NEAR = 16
+"""Engines that are looked at because they have data of a task."""
+
+
 class State(Enum):
     """How far one part of a task is."""
 
@@ -158,7 +162,7 @@ class BalancedTask(Task):
 
     __slots__ = (
         "after", "candidates", "deadline", "failed_on", "follow", "granted", "inline_bytes", "last_failure",
-        "least_attempt", "refused_by", "retries", "serial", "timeout_s",
+        "least_attempt", "near", "overtaken", "refused_by", "retries", "serial", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, owner: Peer, message: Submit, serial: int) -> None:
@@ -175,6 +179,8 @@ class BalancedTask(Task):
         self.follow: Location | None = None
         self.failed_on: frozenset[Engine] = frozenset()  # to be avoided while another engine qualifies
         self.refused_by: frozenset[Engine] = frozenset()  # UnmetDependency: never again
+        self.near = placement.near[:MOST_NEAR]  # engines that have its data, the most first
+        self.overtaken = 0  # by tasks that have data where it could have gone
         self.last_failure = ""
         self.least_attempt = 0  # of the next one: earlier ones were seen by engines before the hub was restarted
         self.inline_bytes = sum(len(content.inline) for content in message.contents)

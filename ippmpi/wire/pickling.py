@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ippmpi.errors import ProtocolError
 from ippmpi.wire import plain
 from ippmpi.wire.functions import get_home
+from ippmpi.wire.handles import noting
 from ippmpi.wire.picklers import PICKLERS, PROTOCOL, SCALARS, dumps
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from ippmpi.wire.handles import Handle
 
 ALIGNMENT = 64
 
@@ -44,10 +47,14 @@ NONE = _PLAIN_HEADER.pack(1, 0, 4) + b"\x80\x05N."
 
 
 class Blob(NamedTuple):
-    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order."""
+    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order.
+
+    ``handles``: those in it, if it was packed by ``pack_noting``; what they stand for must stay until it has arrived.
+    """
 
     parts: Sequence[bytes | memoryview]
     size: int
+    handles: tuple[Handle, ...] = ()
 
     def join(self) -> bytes:
         """Return the flat blob; copies."""
@@ -108,6 +115,18 @@ def pack_call(function: object, args: tuple[object, ...], kwargs: dict[str, obje
     padding = -size % ALIGNMENT
     header = _CALL_HEADER.pack(2, CALL, size, len(arguments))
     return Blob((header, pickled, bytes(padding), arguments), ALIGNMENT + size + padding + len(arguments))
+
+
+def pack_noting(value: object, pickler: str = "") -> Blob:
+    """Return what ``pack`` returns, with the handles that went into it."""
+    with noting() as handles:
+        blob = pack(value, pickler)
+    return blob._replace(handles=tuple(handles)) if handles else blob
+
+
+def usual() -> str:
+    """Return which pickler ``pack`` uses in this thread when none is named."""
+    return _usual.get()
 
 
 def _plain(pickled: memoryview) -> Blob:

@@ -32,6 +32,7 @@ FILES = {
     "exceptions": "test_exceptions.py",
     "functions": "wire/test_functions.py",
     "growing": "client/test_growing.py",
+    "handles": "test_handles.py",
     "interrupting": "test_interrupting.py",
     "lazymap": "client/test_lazymap.py",
     "losses": "test_losses.py",
@@ -203,7 +204,22 @@ CLIENT = [
 
 VIEWS = [
     Row("`apply`, `apply_async`, `apply_sync`", "views:block_decides_whether_apply_waits"),
-    Row("any keyword can be an argument of the function", "views:any_keyword_can_be_an_argument_of_the_function"),
+    Row(
+        "any keyword can be an argument of the function",
+        "views:any_keyword_can_be_an_argument_of_the_function",
+        "also `keep`, if the function has a parameter of that name",
+    ),
+    Row(
+        "results that stay: `apply(f, keep=True)`",
+        "handles:on_its_own_rank_a_handle_is_the_very_object",
+        "new: a `Handle`, for later calls on any rank (`docs/handles.md`)",
+    ),
+    Row(
+        "results that stay: pipelines of balanced tasks",
+        "handles:a_balanced_pipeline_keeps_its_values_on_the_ranks",
+        "new: `map(keep=True)`; tasks go to idle ranks that have their data",
+    ),
+    Row("results that stay: their end", "handles:a_value_goes_with_its_last_handle", "new"),
     Row("`map`, `map_async`, `map_sync`", "views:a_map_is_like_the_builtin"),
     Row(
         "`map(return_exceptions=True)`",
