@@ -21,7 +21,7 @@ LAYERS = [
     {"net", "store"},
     {"client", "engine", "agent", "controller", "policies", "launchers"},
     {"cluster"},
-    {"ippmpi", "error", "cli"},
+    {"ippmpi", "error", "util", "cli"},
 ]
 """From the bottom up; imports go down only, and not to a sibling. ``ippmpi`` is the public ``__init__.py``."""
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
+from ippmpi import config
 from ippmpi.client.balanced import LoadBalancedView
 from ippmpi.client.broadcast import BroadcastView
 from ippmpi.client.connect import find_connection
@@ -191,7 +192,8 @@ class Client(Questions):
     ) -> Future[None] | None:
         """Wait until at least *n* engines (default: as many as the client's cluster was started with) are there.
 
-        With ``block=False`` return a future. *interactive*: show a progress bar (default: inside IPython).
+        With ``block=False`` return a future. *interactive*: show a progress bar (default: inside IPython,
+        unless ``IPP_NONINTERACTIVE`` is set).
 
         Raises:
             TimeoutError: too few came in *timeout* seconds.
@@ -202,7 +204,7 @@ class Client(Questions):
             raise TypeError("wait_for_engines() needs a number: this client was not made by a Cluster")
         from ippmpi.client.waiting import wait_for_engines
 
-        show = block and (running_shell() is not None if interactive is None else interactive)
+        show = block and (running_shell() is not None and not config.quiet() if interactive is None else interactive)
         return wait_for_engines(self.requests.engines, n, seconds(timeout), block=block, interactive=show)
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:

@@ -210,6 +210,38 @@ wait
     assert profile_files(home) == []
 
 
+def test_an_engine_takes_its_connection_from_the_environment_and_does_not_pass_it_on(
+    script: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    process = script(
+        """#!/bin/bash
+ipcontroller --profile=a &
+file=$IPYTHONDIR/profile_a/security/ipcontroller-engine.json
+until [ -e $file ]; do sleep 0.05; done
+IPP_CONNECTION_INFO=$(cat $file) ipengine --profile=elsewhere &
+python -c "
+import os, ippmpi as ipp
+rc = ipp.Client(profile='a', timeout=30)
+rc.wait_for_engines(1, timeout=60)
+print('variable', rc[0].apply_sync(os.getenv, 'IPP_CONNECTION_INFO'), flush=True)
+rc.shutdown(hub=True)
+"
+wait
+"""
+    )
+    assert "variable None\n" in finish(process, home)
+
+
+def test_a_connection_of_ipyparallel_in_the_environment_is_refused_with_the_reason(
+    script: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    process = script("ipengine || echo code $?\n", IPP_CONNECTION_INFO='{"key": "secret", "registration": 1}')
+    text = finish(process, home)
+    assert "the variable IPP_CONNECTION_INFO belongs to ipyparallel, not to ippmpi" in text
+    assert "secret" not in text
+    assert "code 1\n" in text
+
+
 SRUN = """#!/bin/sh
 # what Slurm's srun -n N --mpi=none PROGRAM does, on this machine
 n=$2; shift 2
