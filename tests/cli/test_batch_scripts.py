@@ -169,6 +169,7 @@ def test_ipcluster_start_with_a_profile_that_says_mpi(script: Callable[..., subp
         """#!/bin/sh
 ipcluster start -n 4 --profile=mpi --daemonize --delay=1 || exit 1
 ipcluster list
+grep '"location"' $IPYTHONDIR/profile_mpi/security/ipcontroller-client.json
 python work.py mpi 4
 python -c "
 import os, ippmpi as ipp
@@ -179,6 +180,7 @@ ipcluster stop --profile=mpi
     text = finish(process, home)
     assert RANKS in text
     assert "\nyes\n" in text
+    assert '"location": "127.0.0.1"' in text
     assert "(4 engines)" in text
     assert profile_files(home) == ["ipcluster_config.py", "ipcontroller_config.py"]
 
