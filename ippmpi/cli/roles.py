@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -96,10 +97,18 @@ def engine_argv(args: argparse.Namespace) -> list[str]:
     found, profile_dir = _find(args, settings)
     found = connection.for_world(found, world)
     mine = connection.world_path(profile_dir, world, found.cluster_id, by_hand=True)
-    connection.write(found, mine)  # every rank of a world writes the same
+    _write_once(found, mine)
     argv = engine_command(mine, found, world, job.size if job is not None else 1)
     _log_to_file(args, settings, "ipengine")
     return argv if job is not None or args.mpi else [*argv, "--local-rank", "0"]
+
+
+def _write_once(found: Connection, file: Path) -> None:
+    """Write what the ranks of a world share, unless another one of them has."""
+    with contextlib.suppress(ConnectionFileError):
+        if connection.load(file, "engine") == found:
+            return
+    connection.write(found, file)
 
 
 def _find(args: argparse.Namespace, settings: EngineSettings) -> tuple[Connection, Path]:

@@ -125,6 +125,26 @@ wait
     assert profile_files(home) == []
 
 
+@pytest.mark.openmpi
+def test_the_same_with_the_mpiexec_of_open_mpi(
+    script: Callable[..., subprocess.Popen[str]], home: Path, openmpi: Path
+) -> None:
+    process = script(
+        """#!/bin/bash
+ipcontroller --profile=pbs &
+mpiexec -n 4 --oversubscribe ipengine --profile=pbs --mpi &
+python work.py pbs 4
+kill %1
+wait
+""",
+        PATH=f"{openmpi / 'bin'}:{os.environ['PATH']}",
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+    )
+    assert RANKS in finish(process, home)
+    assert profile_files(home) == []
+
+
 @mpi
 def test_a_script_that_says_cluster_id_and_profile_folder_in_the_environment(
     script: Callable[..., subprocess.Popen[str]], home: Path

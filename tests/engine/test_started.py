@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,18 +64,30 @@ def test_a_rank_of_an_unknown_job_is_told_what_to_say(environ: dict[str, str]) -
         find_job(environ, [])
 
 
-@pytest.mark.mpi
-def test_all_ranks_of_an_mpiexec_find_the_same_job_and_the_next_one_another() -> None:
-    mpiexec = Path(sys.executable).with_name("mpiexec")
+def ranks(mpiexec: Path) -> list[str]:
+    """Return what each of three ranks finds out."""
     code = "from ippmpi.engine.started import find_job; print(*find_job())"
+    as_root = dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
+    oversubscribe = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    argv = [str(mpiexec), "-n", "3", "sh", "-c", f'{sys.executable} -P -c "{code}"; true']
+    environment = {**os.environ, **as_root, **oversubscribe}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    return done.stdout.splitlines()
 
-    def run() -> list[str]:
-        argv = [str(mpiexec), "-n", "3", "sh", "-c", f'{sys.executable} -P -c "{code}"; true']
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout.splitlines()
 
-    first, second = run(), run()
+def check(mpiexec: Path) -> None:
+    first, second = ranks(mpiexec), ranks(mpiexec)
     assert len(first) == 3
     assert len(set(first)) == 1
     assert first[0].endswith(" 3")
     assert first[0] != second[0]
+
+
+@pytest.mark.mpi
+def test_all_ranks_of_an_mpiexec_find_the_same_job_and_the_next_one_another() -> None:
+    check(Path(sys.executable).with_name("mpiexec"))
+
+
+@pytest.mark.openmpi
+def test_all_ranks_of_open_mpi_find_the_same_job_too(openmpi: Path) -> None:
+    check(openmpi / "bin" / "mpiexec")
