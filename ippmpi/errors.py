@@ -7,7 +7,7 @@
     │   └── Refused            the other side does not let us in (also a ConnectionError)
     ├── ConnectionFileError    a connection file is missing, foreign, stale or unreadable
     ├── LaunchError            a launcher could not start what it should (carries the last output)
-    ├── ClusterError           a cluster is already running, or not running, or was lost
+    ├── ClusterError           a cluster is already running, or not running, or was lost  (also a RuntimeError)
     ├── EngineError            an engine was lost or never came
     │   └── NoEnginesRegistered
     ├── TaskError              a task did not produce a value for a reason other than its own code
@@ -59,7 +59,7 @@ class LaunchError(IppmpiError):
         self.output = output
 
 
-class ClusterError(IppmpiError):
+class ClusterError(IppmpiError, RuntimeError):
     """A cluster is already running, is not running, or was lost."""
 
 

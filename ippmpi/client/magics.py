@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ippmpi import config
 from ippmpi.client.collector import News
 from ippmpi.client.engines import Targets
 from ippmpi.client.firsterror import FirstError
@@ -108,11 +109,11 @@ class Magics:
         self.last: AsyncResult | None = None
         self._defaults: dict[str, Any] = {
             "block": None,
-            "stream": True,
+            "stream": not config.quiet(),
             "fold": True,
             "targets": None,
             "verbose": False,
-            "progress_after": PROGRESS_AFTER_S,
+            "progress_after": -1.0 if config.quiet() else PROGRESS_AFTER_S,
             "signal_on_interrupt": "SIGINT",
         }
 

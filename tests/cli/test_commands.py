@@ -339,6 +339,14 @@ def test_stale_files_are_cleaned(foreground: Callable[..., subprocess.Popen[str]
     assert ippmpi("cluster", "status").returncode == 0
 
 
+def test_force_stops_what_runs_before_it_cleans(profiles: Path) -> None:
+    assert ippmpi("cluster", "start", "--engines=local", "-n", "1", "--daemonize").returncode == 0
+    assert ippmpi("cluster", "clean").stdout == ""
+    assert ippmpi("cluster", "status").returncode == 0
+    assert "stopped cluster ''" in ippmpi("cluster", "clean", "--force").stdout
+    assert left(profiles) == []
+
+
 # --- controller and engine by hand ---
 
 
