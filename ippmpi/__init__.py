@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.broadcast import BroadcastView
+    from ippmpi.client.caching import Cache
     from ippmpi.client.client import Client
     from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         TaskError,
         TaskRejectError,
         TaskTimeout,
+        UncacheableError,
         UnmetDependency,
         collect_exceptions,
         unwrap_exception,
@@ -68,6 +70,7 @@ __all__ = [
     "AsyncMapResult",
     "AsyncResult",
     "BroadcastView",
+    "Cache",
     "Client",
     "Cluster",
     "ClusterError",
@@ -98,6 +101,7 @@ __all__ = [
     "TaskRejectError",
     "TaskTimeout",
     "TimeoutError",
+    "UncacheableError",
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
@@ -120,6 +124,7 @@ _HOMES = {
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
     "BroadcastView": "ippmpi.client.broadcast",
+    "Cache": "ippmpi.client.caching",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",

@@ -108,6 +108,18 @@ class Placement(Record, frozen=True):
     retries: int = 0
 
 
+class CacheKey(Record, frozen=True):
+    """Under which the result of a balanced task is kept for calls that are equal, and found again.
+
+    ``digest``: hexadecimal, of all that the result depends on, as far as the client knows. ``name``: the function's,
+    for people. ``engineless``: the client knows of no engine, so without a cached result the task fails.
+    """
+
+    digest: str
+    name: str = ""
+    engineless: bool = False
+
+
 # --- client -> hub -------------------------------------------------------------------------------
 
 
@@ -118,6 +130,9 @@ class Submit(Message, frozen=True):
     ``op`` is a name of ``engine/runner.py``'s table: apply, execute, push, pull, clear. ``seen`` is the highest
     ``EngineRecord.joined`` that the client knew: a target that joined later is another process than it meant, and may
     not run what an earlier one may have run already. -1: whoever is there.
+
+    With a ``cache`` (only with a ``placement``) the result may be that of an equal call before: then its ``Reply`` is
+    a success on engine -1.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -128,6 +143,7 @@ class Submit(Message, frozen=True):
     label: str = ""
     placement: Placement | None = None
     seen: int = -1
+    cache: CacheKey | None = None
 
 
 class Abort(Message, frozen=True):
@@ -160,9 +176,9 @@ class Query(Message, frozen=True):
     """Ask the hub. ``arguments`` are msgpack; ``what`` is ``status``, ``queue_status``, ``result_status``, or:
 
     ``results`` lists stored requests of all clients; ``history``, ``search``, ``purge`` and ``originals`` are for the
-    store alone (``core/effects.py`` has their arguments). ``fetch`` (a list of task ids) has all their replies and
-    output sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows
-    what is stored.
+    store alone, ``cached`` and ``uncache`` for the cache (``core/effects.py`` has their arguments). ``fetch`` (a list
+    of task ids) has all their replies and output sent to who asks, first what is stored, then what still comes; the
+    answer, ids that are not known, follows what is stored.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
