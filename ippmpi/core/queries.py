@@ -45,7 +45,7 @@ class Queries:
             return self.queue_status(_decode(message.arguments, QueueArguments) or QueueArguments())
         if message.what == "result_status":
             return self.result_status(_decode(message.arguments, list[str]) or [])
-        others = "results, fetch, history, search, purge, originals"
+        others = "results, fetch, history, search, purge, originals, cached, uncache"
         raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status, {others}")
 
     def status(self) -> dict[str, object]:
