@@ -35,6 +35,7 @@ METADATA_KEYS = (
     "stderr",
     "outputs",
     "data",
+    "cached",
 )
 
 
@@ -202,6 +203,11 @@ class Part:
         if self.failed:
             return "aborted" if isinstance(self.error, RemoteTaskAborted) else "error"
         return "ok" if self.done else "pending"
+
+    @property
+    def cached(self) -> bool:
+        """Whether the value came from the cache: it is there, and no engine has computed it."""
+        return self.done and not self.failed and self.engine is None
 
     def text(self, stream: str) -> str:
         """Return what was printed on *stream* (``stdout`` or ``stderr``) so far."""

@@ -32,6 +32,7 @@ from ippmpi.wire.messages import (
     Abort,
     Answer,
     Awaited,
+    CacheKey,
     Content,
     Display,
     EnginesChanged,
@@ -184,10 +185,12 @@ class Requests:
         message = Submit(parts[0].task, op, targets, [], parts[0].label, None, self.engines.joins)
         self._submit(message, blobs, pending)
 
-    def submit_balanced(self, blob: Blob, collector: Collector, index: int, placement: Placement) -> None:
-        """Send part *index* of *collector* as a balanced task."""
+    def submit_balanced(
+        self, blob: Blob, collector: Collector, index: int, placement: Placement, cache: CacheKey | None = None
+    ) -> None:
+        """Send part *index* of *collector* as a balanced task, whose result may be the one that is cached."""
         part = collector.parts[index]
-        message = Submit(part.task, "apply", [], [], part.label, placement)
+        message = Submit(part.task, "apply", [], [], part.label, placement, cache=cache)
         self._submit(message, [blob], Pending(collector, index, None, 1))
 
     def submit_again(self, original: Submit, task: str, pending: Pending) -> None:
