@@ -36,6 +36,7 @@ class Scheduler:
         self._engines: dict[EngineId, Engine] = {}  # those that take work
         self.dependents: dict[TaskId, dict[TaskId, BalancedTask]] = {}
         self.on_cached_end: Callable[[BalancedTask], Iterator[Effect]] = _nothing
+        self.on_cached_adoption: Callable[[BalancedTask], object] = _nothing
         self.deadlines = Deadlines()
         self.ahead = Ahead(ledger)
 
@@ -136,6 +137,8 @@ class Scheduler:
         task.assign(engine)
         engine.adopted += 1
         self._ledger.load(task, engine)
+        if task.cache is not None:
+            self.on_cached_adoption(task)
         return True
 
     def _is_past(self, task: BalancedTask, attempt: int) -> bool:

@@ -32,6 +32,7 @@ class Caching:
         self.leaders: dict[str, TaskId] = {}
         self.followers: dict[str, dict[TaskId, BalancedTask]] = {}
         scheduler.on_cached_end = self._ended
+        scheduler.on_cached_adoption = self._adopted
 
     def hope(self, task: BalancedTask, message: Submit) -> Iterator[Effect]:  # noqa: ARG002 - as Scheduler.start
         """Look for a result of *task*, which has a key and no dependency; or wait, if an equal one is under way."""
@@ -73,6 +74,19 @@ class Caching:
     def _stop_hoping(self, task: BalancedTask) -> None:
         self._ledger.queue.discard(task)
         self._scheduler.deadlines.clear(task)
+
+    def _adopted(self, task: BalancedTask) -> None:
+        """Let *task* lead, as an engine has it from before a restart; one that led, and waits, follows."""
+        digest = _digest(task)
+        former = self._ledger.tasks.get(self.leaders.get(digest, task.id))
+        self.leaders[digest] = task.id
+        followers = self.followers.setdefault(digest, {})
+        followers.pop(task.id, None)
+        if isinstance(former, BalancedTask) and former.parts.get(NOWHERE) is State.WAITING:
+            self._ledger.queue.discard(former)
+            self._ledger.queue.hoping[former.id] = followers[former.id] = former
+        if not followers:
+            del self.followers[digest]
 
     def _ended(self, task: BalancedTask) -> Iterator[Effect]:
         """Let those that followed *task* go on."""

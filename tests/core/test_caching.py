@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from core.house import ALICE, BOB, INLINE, House, small_house
+from core.house import ALICE, BOB, INLINE, House, agent, records, small_house
 from ippmpi.core.effects import Release, Shelve
 from ippmpi.core.hub import Hub
 from ippmpi.core.limits import Limits
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.errors import ProtocolError
 from ippmpi.policies.leastload import LeastLoad
-from ippmpi.wire.messages import Abort, CacheKey, Content, Dependency, Failure, Placement, Reply, Submit
+from ippmpi.wire.messages import (
+    Abort,
+    CacheKey,
+    Content,
+    Dependency,
+    Failure,
+    Held,
+    Placement,
+    RegisterEngines,
+    Reply,
+    Submit,
+)
 
 VALUE = Content(inline=b"value")
 LARGE = Content(size=1000, transfer=7)
@@ -236,3 +248,46 @@ def test_after_a_restart_what_had_not_ended_is_looked_for_again_and_equal_tasks_
     assert [name for _, name, _ in h.runs()] == ["a-0"]
     h.reply("a-0", 0, content=VALUE)
     assert h.recalls() == [("a-1", "aa"), ("a-2", "aa")]
+
+
+def restored(h: House, *, before: bool) -> list[str]:
+    """Restore two equal tasks of which an engine has the second; *before* the cache has answered, or after."""
+    h.hub = Hub(LeastLoad(), Limits())
+    submits = [
+        Submit(f"a-{i}", "apply", [], [INLINE], placement=Placement(), cache=CacheKey("aa", "f")) for i in range(2)
+    ]
+    engine = msgspec.structs.replace(records([0])[0], id=0)
+    h.took(h.hub.restore(Past(engines=[engine], tasks=[PastTask(s.task, ALICE, {}, s) for s in submits])))
+    assert h.recalls() == [("a-0", "aa")]
+    if not before:
+        h.recalled("a-0")
+    h.client(ALICE)
+    h.took(h.hub.connected(agent(), {}))
+    h.handle(agent(), RegisterEngines("w", 1, [engine], tasks=[[Held("a-1")]]))
+    ran = [name for _, name, _ in h.runs()]
+    if before:
+        h.recalled("a-0")
+        ran += [name for _, name, _ in h.runs()]
+    return ran
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_after_a_restart_the_one_that_an_engine_has_leads(before: bool) -> None:
+    h = House()
+    assert restored(h, before=before) == []
+    h.reply("a-1", 0, content=VALUE)
+    assert h.recalls() == [("a-0", "aa")]
+
+
+def test_a_task_that_no_store_had_leads_when_its_client_sends_it_again() -> None:
+    h = House()
+    h.hub = Hub(LeastLoad(), Limits())
+    engine = msgspec.structs.replace(records([0])[0], id=0)
+    h.took(h.hub.restore(Past(engines=[engine])))
+    h.took(h.hub.connected(agent(), {}))
+    h.handle(agent(), RegisterEngines("w", 1, [engine], tasks=[[Held("alice-1")]]))
+    h.client(ALICE)
+    first, second = h.submit(cache="aa"), h.submit(cache="aa")
+    assert (first, h.recalls(), h.runs(ever=True)) == ("alice-1", [], [])
+    h.reply(first, 0, content=VALUE)
+    assert h.recalls() == [(second, "aa")]
