@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -216,6 +217,29 @@ def test_what_is_cached_can_be_seen_and_dropped(rc: ipp.Client, view: Any, notes
     view.apply_sync(WORK.noted, 1, notes)
     assert rc.cache.clear() == 1
     assert "list()" in repr(rc.cache)
+
+
+def command(cluster: ipp.Cluster, *argv: str) -> subprocess.CompletedProcess[str]:
+    options = ("--profile-dir", str(cluster.profile_dir), "--cluster-id", cluster.cluster_id)
+    argv = (sys.executable, "-Pm", "ippmpi.cli", "cluster", "cache", *argv, *options)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_line_shows_and_drops_what_is_cached(
+    cluster: tuple[ipp.Cluster, ipp.Client], view: Any, notes: str
+) -> None:
+    view.map_sync(WORK.noted, [1, 2], [notes] * 2)
+    view.apply_sync(abs, -1)
+    shown = command(cluster[0], "list").stdout
+    assert shown.startswith("KEY ")
+    assert shown.count("noted") == 2
+    assert "\n3 results, 0.0 MB in " in shown
+    (entry,) = json.loads(command(cluster[0], "list", "builtins.abs", "-o", "json").stdout)
+    assert (entry["name"], entry["hits"]) == ("builtins.abs", 0)
+    assert command(cluster[0], "drop", entry["key"]).stdout == "dropped: 1\n"
+    assert "drop needs the names of functions" in command(cluster[0], "drop").stderr
+    assert command(cluster[0], "clear").stdout == "dropped: 2\n"
+    assert len(view.client.cache) == 0
 
 
 # --- sessions ------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ FILES = {
     "references": "wire/test_references.py",
     "remote": "client/test_functions.py",
     "balanced": "client/test_balanced.py",
+    "caching": "test_caching.py",
+    "keys": "client/test_keys.py",
     "cli": "cli/test_commands.py",
     "client": "client/test_client.py",
     "cluster": "cluster/test_cluster.py",
@@ -484,6 +486,33 @@ DEFECTS = [
     Row("engines that died stay listed", "queries:engines_that_are_gone_are_not_in_the_queue_status"),
 ]
 
+MORE = [
+    Row(
+        "`@view.remote(cache=True)`: equal calls are not computed twice",
+        "caching:a_remote_function_with_a_cache",
+        "new",
+    ),
+    Row("`map(..., cache=True)`", "caching:a_map_runs_only_the_items_that_are_new", "new"),
+    Row(
+        "keys: equal in every process, also for functions that are typed again",
+        "keys:a_call_has_the_same_key_in_processes_with_other_hashes_other_files_and_other_line_numbers",
+        "new",
+    ),
+    Row(
+        "cached results outlive the cluster, and need no engine",
+        "caching:results_outlive_the_controller_and_are_found_without_an_engine",
+        "new",
+    ),
+    Row("`ipp.Cache(files=..., version=...)`", "caching:declared_files_and_versions", "new"),
+    Row("`rc.cache.list()`, `drop()`, `clear()`, `counts()`", "caching:what_is_cached_can_be_seen_and_dropped", "new"),
+    Row("`ipcluster cache list`, `drop`, `clear`", "caching:the_command_line_shows_and_drops_what_is_cached", "new"),
+    Row(
+        "`ipp.UncacheableError`: a call that has no key, and why",
+        "caching:a_call_that_has_no_key_is_an_error_at_once",
+        "new",
+    ),
+]
+
 AREAS: dict[str, list[Row]] = {
     "Names": NAMES,
     "Connecting": CONNECT,
@@ -496,5 +525,6 @@ AREAS: dict[str, list[Row]] = {
     "Scheduling and records": SCHEDULER,
     "Engines and what travels": ENGINE,
     "Defects that are none here": DEFECTS,
+    "What ipyparallel does not have": MORE,
 }
 """All rows, by area: sections 0.2, 1, 2, 3, 5, 7, 8, 9 and 16.1 of what users know."""
