@@ -13,7 +13,7 @@ from ippmpi.store.cachefile import Value
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.frames import decode_link
-from ippmpi.wire.messages import Batch, Chunk, Content, Grant, Message, Reply
+from ippmpi.wire.messages import Batch, Chunk, Content, EnginesChanged, Grant, Message, Reply
 
 Callback = Callable[[], None]
 
@@ -95,6 +95,9 @@ class Brain:
 
     def recalled(self, task: str, content: Content | None, now: float) -> Iterator[Effect]:  # noqa: ARG002
         return self._play("recalled", task, content)
+
+    def stored(self, change: EnginesChanged) -> Iterator[Effect]:
+        return self._play("stored", change)
 
     def tick(self, now: float) -> Iterator[Effect]:
         return self._play("tick", now)

@@ -33,6 +33,7 @@ from ippmpi.wire.messages import (
     Dependency,
     Display,
     EngineLost,
+    EnginesChanged,
     Failure,
     Farewell,
     Interrupt,
@@ -110,14 +111,14 @@ class Life(RuleBasedStateMachine):
                 self.spool.remove(effect.content.transfer)
             elif isinstance(effect, Keep):
                 self.keep(effect)
-            elif isinstance(effect, Recall):
-                assert self.keys_of[effect.task] == effect.digest
-                self.recalls.append(effect.task)
-            elif isinstance(effect, Remember):
-                assert effect.content.transfer in self.spool | {0}, "it is cached after it was released"
+            elif isinstance(effect, Recall | Remember):
+                self.ask_the_cache(effect)
             elif isinstance(effect, Send):
                 assert effect.peer in known | set(self.hub.ledger.clients) | set(self.hub.ledger.agents), effect
                 self.send(effect)
+        for effect in list(done):
+            if isinstance(effect, Keep) and isinstance(effect.message, EnginesChanged):
+                done += self.do(self.hub.stored(effect.message))
         return done
 
     def say(self, peer: Peer, message: Message, *, wrong: bool = False) -> list[Effect]:
@@ -131,6 +132,13 @@ class Life(RuleBasedStateMachine):
         contents = getattr(message, "contents", None) or [getattr(message, "content", Content())]
         self.spool -= {content.transfer for content in contents}  # the caller drops them
         return []
+
+    def ask_the_cache(self, effect: Recall | Remember) -> None:
+        if isinstance(effect, Recall):
+            assert self.keys_of[effect.task] == effect.digest
+            self.recalls.append(effect.task)
+        else:
+            assert effect.content.transfer in self.spool | {0}, "it is cached after it was released"
 
     def keep(self, effect: Keep) -> None:
         message = effect.message
