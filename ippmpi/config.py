@@ -313,6 +313,11 @@ def ipython_folder() -> Path:
     return Path(os.environ.get("IPYTHONDIR") or "~/.ipython").expanduser()
 
 
+def noninteractive(environ: Mapping[str, str] | None = None) -> bool:
+    """Say whether ``IPP_NONINTERACTIVE`` forbids progress bars."""
+    return bool((os.environ if environ is None else environ).get("IPP_NONINTERACTIVE"))
+
+
 def profile_folder(profile: str | None = None, profile_dir: str | Path | None = None) -> Path:
     """Return the absolute profile folder: *profile_dir* if given, else that of *profile* (default: ``default``)."""
     if profile_dir:

@@ -22,6 +22,7 @@ from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
 from ippmpi.client.notebook import running_shell
+from ippmpi.client.options import check_others, folder_of
 from ippmpi.client.questions import Questions
 from ippmpi.client.requests import Requests
 from ippmpi.client.results import AsyncResult
@@ -29,6 +30,7 @@ from ippmpi.client.stored import Stored, StoredResult
 from ippmpi.client.transport import LinkTransport, Receiver, Transport, dial_for
 from ippmpi.client.views import DirectView
 from ippmpi.client.worlds import Starter, Worlds
+from ippmpi.config import noninteractive
 from ippmpi.wire.messages import Query, SendSignal, Shutdown
 
 
@@ -54,15 +56,18 @@ class Client(Questions):
         url_file: str | Path | None = None,
         profile: str | None = None,
         profile_dir: str | Path | None = None,
-        cluster_id: str = "",
+        ipython_dir: str | Path | None = None,
+        cluster_id: str | None = "",
         timeout: float = 10,
         cluster: OwningCluster | None = None,
         _connect: Any = None,
+        **others: Any,
     ) -> None:
         """Connect, within *timeout* seconds.
 
         *connection_info* (or *url_file*) is a connection file or its fields; without it, the file
-        of a profile (default: ``default``) and *cluster_id* is used, which may still have to appear.
+        of a profile (default: that of the IPython it runs in, or ``default``) and *cluster_id* is used, which may
+        still have to appear. *others* are arguments that ipyparallel's client has, and what is said about them.
 
         Raises:
             ConnectionFileError: no usable connection file.
@@ -70,6 +75,7 @@ class Client(Questions):
             TimeoutError: the controller does not answer.
         """
         deadline = time.monotonic() + timeout
+        info = check_others(others) or url_file if connection_info is None else connection_info
         self.cluster = cluster
         self.profile = profile or "default"
         self.id = secrets.token_hex(6)
@@ -77,9 +83,9 @@ class Client(Questions):
         connect = None if _connect is None else partial(_connect, self.id)
         if connect is None:
             found = find_connection(
-                connection_info if connection_info is not None else url_file,
+                info,
                 profile=profile,
-                profile_dir=profile_dir,
+                profile_dir=folder_of(profile, profile_dir, ipython_dir),
                 cluster_id=cluster_id or "",
                 timeout_s=timeout,
             )
@@ -177,7 +183,8 @@ class Client(Questions):
     ) -> Future[None] | None:
         """Wait until at least *n* engines (default: as many as the client's cluster was started with) are there.
 
-        With ``block=False`` return a future. *interactive*: show a progress bar (default: inside IPython).
+        With ``block=False`` return a future. *interactive*: show a progress bar (default: inside IPython,
+        unless ``IPP_NONINTERACTIVE`` is set).
 
         Raises:
             TimeoutError: too few came in *timeout* seconds.
@@ -188,7 +195,8 @@ class Client(Questions):
             raise TypeError("wait_for_engines() needs a number: this client was not made by a Cluster")
         from ippmpi.client.waiting import wait_for_engines
 
-        show = block and (running_shell() is not None if interactive is None else interactive)
+        usual = running_shell() is not None and not noninteractive()
+        show = block and (usual if interactive is None else interactive)
         return wait_for_engines(self.requests.engines, n, seconds(timeout), block=block, interactive=show)
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
@@ -330,7 +338,7 @@ class Client(Questions):
 
     # --- the end -----------------------------------------------------------------------------
 
-    def close(self) -> None:
+    def close(self, linger: float | None = None) -> None:  # noqa: ARG002 - what was said before is always sent
         """Leave the cluster, which goes on; what is pending fails with ``ConnectionError``. May be repeated."""
         self._finalizer()
 

@@ -190,6 +190,7 @@ class Requests:
     ) -> None:
         """Send part *index* of *collector* as a balanced task, whose result may be the one that is cached."""
         part = collector.parts[index]
+        part.placement = placement
         message = Submit(part.task, "apply", [], [], part.label, placement, cache=cache)
         self._submit(message, [blob], Pending(collector, index, None, 1))
 
