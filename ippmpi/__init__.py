@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ippmpi.binding import bind_kernel
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.broadcast import BroadcastView
+    from ippmpi.client.caching import Cache
     from ippmpi.client.client import Client
     from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         TaskError,
         TaskRejectError,
         TaskTimeout,
+        UncacheableError,
         UnmetDependency,
         collect_exceptions,
         unwrap_exception,
@@ -71,6 +73,7 @@ __all__ = [
     "AsyncMapResult",
     "AsyncResult",
     "BroadcastView",
+    "Cache",
     "Client",
     "Cluster",
     "ClusterError",
@@ -103,6 +106,7 @@ __all__ = [
     "TaskRejectError",
     "TaskTimeout",
     "TimeoutError",
+    "UncacheableError",
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
@@ -126,6 +130,7 @@ _HOMES = {
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
     "BroadcastView": "ippmpi.client.broadcast",
+    "Cache": "ippmpi.client.caching",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",

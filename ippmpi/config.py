@@ -97,6 +97,16 @@ class ControllerSettings(Settings):
     store_requests: int = _setting(100_000, "requests of which records are kept; what finished first goes first")
     store_bytes: int = _setting(1 << 30, "bytes of records (labels, small values, failures) that are kept")
     store_age_s: float = _setting(30 * 86400.0, "seconds for which records are kept", metavar="SECONDS")
+    cache_dir: str = _setting(
+        "", "folder on a local disk for results of calls with cache=; they outlive the controller, and all of this "
+        "user's controllers on this host share them (default: store_dir, or /var/tmp/ippmpi-<uid>-cache)",
+        metavar="FOLDER",
+    )  # fmt: skip
+    cache_entries: int = _setting(100_000, "results that are cached; beyond, what was used longest ago goes first")
+    cache_bytes: int = _setting(1 << 30, "bytes of cached results; one that is larger than a quarter is not cached")
+    cache_age_s: float = _setting(
+        30 * 86400.0, "seconds for which a cached result is kept after its last use", metavar="SECONDS"
+    )
     spool_bytes: int = _setting(16 << 30, "bytes of large contents that may be on their way through the controller")
     away_bytes: int = _setting(
         16 << 20, "bytes of results and output that wait in memory for one client; more are read from the store later"

@@ -16,6 +16,7 @@
     │   ├── ImpossibleDependency
     │   ├── InvalidDependency
     │   └── ResultNotKept      it ended, but its value is not (any more) in the store
+    ├── UncacheableError       a call with ``cache=`` has no key (also a TypeError)
     ├── UnmetDependency        raised by a task to be moved to another engine
     ├── HandleError            a value that was left on a rank is not there (any more), or cannot be had from there
     └── RemoteError            a task's own code raised, on one engine; also of the type that it raised, if possible
@@ -93,6 +94,10 @@ class InvalidDependency(TaskError):  # noqa: N818 - the name that users of ipypa
 
 class ResultNotKept(TaskError):  # noqa: N818 - as its siblings
     """The task ended, but its value is not in the store: too large, too old, or the store could not be written."""
+
+
+class UncacheableError(IppmpiError, TypeError):
+    """A call was to be cached, but what its result depends on cannot be told; the text says what and where."""
 
 
 class UnmetDependency(IppmpiError):  # noqa: N818 - the name that users of ipyparallel know

@@ -133,6 +133,14 @@ def _fill_status(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, ClusterSettings)
 
 
+def _fill_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "drop", "clear"), help="list them; drop some; clear: drop all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="functions; for drop also keys, as list shows them")
+    add_settings(parser, ClusterSettings, WHICH)
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="list at most so many (default: 100)")
+    _add_output(parser)
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form (default: text)")
 
@@ -172,6 +180,7 @@ CLUSTER: dict[str, tuple[str, Fill]] = {
     "stop": ("stop clusters", _fill_stop),
     "list": ("list running clusters, of all profiles unless one is named", _fill_list),
     "status": ("show the engines of a running cluster and what they do", _fill_status),
+    "cache": ("show or drop the results of calls with cache=, by way of a running cluster", _fill_cache),
     "clean": ("remove what clusters that have ended left behind", _fill_clean),
 }
 

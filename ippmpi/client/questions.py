@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ippmpi.client.caching import CachedResults
 from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
@@ -45,7 +46,7 @@ class Questions:
 
     def hub_history(self, timeout: float = ANSWER_S) -> list[str]:
         """Return the ids of all stored tasks, of all clients, in the order of their submission."""
-        history: list[str] = self._query("history", {}, timeout)
+        history: list[str] = self.ask_store("history", {}, timeout)
         return history
 
     def result_status(self, msg_ids: Any = None, status_only: bool = True, timeout: float = ANSWER_S) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class Questions:
             stored |= {r.task: r.state for r in self._stored.results(tasks=some, limit=len(some), timeout=timeout)}
         rest = [name for name in asked if name not in stored]
         if rest:
-            said = self._query("result_status", rest, timeout)
+            said = self.ask_store("result_status", rest, timeout)
             if said["unknown"]:
                 raise LookupError(
                     f"the controller knows no task {said['unknown'][0]!r}; hub_history() lists those it knows"
@@ -99,7 +100,7 @@ class Questions:
             wanted = [keys] if isinstance(keys, str) else list(keys)
             arguments["keys"] = list(dict.fromkeys(["msg_id", *wanted]))
         try:
-            records: list[dict[str, Any]] = self._query("search", arguments, timeout)
+            records: list[dict[str, Any]] = self.ask_store("search", arguments, timeout)
         except IppmpiError as problem:
             raise ValueError(str(problem)) from None
         return [{key: _dated(key, value) for key, value in record.items()} for record in records]
@@ -115,6 +116,11 @@ class Questions:
         from ippmpi.client.explaining import explain_tasks
 
         return explain_tasks(self.requests, None if jobs is None else self._names(jobs), timeout, limit)
+
+    @property
+    def cache(self) -> CachedResults:
+        """The results of calls with ``cache=``: ``list()``, ``drop(...)``, ``clear()``, ``counts()``."""
+        return CachedResults(self)
 
     # --- forgetting --------------------------------------------------------------------------
 
@@ -134,7 +140,7 @@ class Questions:
         """Same as ``purge_results``."""
         tasks, engines = self._to_purge(jobs, targets)
         try:
-            self._query("purge", {"tasks": tasks, "engines": engines}, timeout)
+            self.ask_store("purge", {"tasks": tasks, "engines": engines}, timeout)
         except IppmpiError as problem:
             raise RuntimeError(str(problem)) from None
         self.requests.keeper.purge(tasks, engines)
@@ -180,7 +186,7 @@ class Questions:
         """
         names = self._names(indices_or_msg_ids)
         try:
-            originals: list[bytes] = self._query("originals", {"tasks": names}, timeout)
+            originals: list[bytes] = self.ask_store("originals", {"tasks": names}, timeout)
         except IppmpiError as problem:
             raise LookupError(str(problem)) from None
         pieces = [self._again(decode(original)) for original in originals]
@@ -198,6 +204,7 @@ class Questions:
         parts = self.requests.parts(original.targets, original.op, original.label, make=make)
         collector = Collector(parts, original.op, self)
         indices = {engine: index for index, engine in enumerate(original.targets)} if original.targets else None
+        original = msgspec.structs.replace(original, cache=None)  # it is to be done, not looked up
         self.requests.submit_again(original, parts[0].task, Pending(collector, 0, indices, len(parts)))
         collector.release()
         return collector
@@ -254,7 +261,8 @@ class Questions:
             return self._names(jobs)
         return [self._with_ids(job) for job in jobs] if isinstance(jobs, list | tuple | set) else jobs
 
-    def _query(self, what: str, arguments: object, timeout: float) -> Any:
+    def ask_store(self, what: str, arguments: object, timeout: float) -> Any:
+        """Ask one question about what is stored; TimeoutError if it is not answered in *timeout* seconds."""
         encoded = msgspec.msgpack.encode(arguments)
         answer: Future[Any] = self.requests.ask(lambda number: Query(number, what, encoded))
         try:

@@ -34,6 +34,7 @@ from ippmpi.wire.messages import (
     Abort,
     Answer,
     Awaited,
+    CacheKey,
     Content,
     Display,
     EnginesChanged,
@@ -206,15 +207,23 @@ class Requests:
         self._submit(message, blobs, pending)
 
     def submit_balanced(
-        self, blob: Blob, collector: Collector, index: int, placement: Placement, op: str = "apply"
+        self,
+        blob: Blob,
+        collector: Collector,
+        index: int,
+        placement: Placement,
+        op: str = "apply",
+        *,
+        cache: CacheKey | None = None,
     ) -> None:
-        """Send part *index* of *collector* as a balanced task, best to where its data are."""
+        """Send part *index* of *collector* as a balanced task, best to where its data are, or from the cache."""
         part = collector.parts[index]
         pending = Pending(collector, index, None, 1)
         if blob.handles:
             pending.handles = blob.handles
             placement = near(placement, blob.handles)
-        message = Submit(part.task, op, [], [], part.label, placement)
+        part.placement = placement
+        message = Submit(part.task, op, [], [], part.label, placement, cache=cache)
         self._submit(message, [blob], pending)
 
     def submit_again(self, original: Submit, task: str, pending: Pending) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ippmpi.client.calling import View
 from ippmpi.client.collector import Collector
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from ippmpi.client.client import Client
 
 
+NO_CACHE = (
+    "results are cached for calls of a load_balanced_view only: what a rank answers depends on the data it has, which "
+    "no key could tell"
+)
+
+
 class DirectView(View):
     """Some engines of a client, all of which do what is asked.
 
@@ -34,6 +40,7 @@ class DirectView(View):
     """
 
     FLAGS = ("block", "track", "label", "keep", "targets")
+    NO_FLAGS: ClassVar[Mapping[str, str]] = {"cache": NO_CACHE}
     targets: Targets = "all"
 
     def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
@@ -285,6 +292,8 @@ class DirectView(View):
                 "a direct map sends blocks of items, whose values have no handles: use map(keep=True) of a balanced "
                 "view, or scatter() and apply(keep=True)"
             )
+        if options.pop("cache", False):
+            raise TypeError(f"{type(self).__name__}.map() has no option 'cache'; {NO_CACHE}")
         return self._map_blocks(function, sequences, **options)
 
     def _map_blocks(

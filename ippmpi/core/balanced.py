@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ippmpi.core.ahead import Ahead
 from ippmpi.core.deadlines import Deadlines
@@ -35,6 +35,8 @@ class Scheduler:
         self._ending = ending
         self._engines: dict[EngineId, Engine] = {}  # those that take work
         self.dependents: dict[TaskId, dict[TaskId, BalancedTask]] = {}
+        self.on_cached_end: Callable[[BalancedTask], Iterator[Effect]] = _nothing
+        self.on_cached_adoption: Callable[[BalancedTask], object] = _nothing
         self.deadlines = Deadlines()
         self.ahead = Ahead(ledger)
 
@@ -54,11 +56,16 @@ class Scheduler:
         if placement.follow is not None and placement.follow.tasks:
             task.follow = Location(placement.follow)
             self._await(task, task.follow, placement.follow)
-        self._start_clock(task)
         if task.after is None and task.follow is None:
-            return self._place(task)
+            return self.begin(task)
+        self.start_clock(task)
         self._ledger.queue.held[task.id] = task
         return self._consider(task)
+
+    def begin(self, task: BalancedTask) -> Iterator[Effect]:
+        """Place *task*, which depends on no other."""
+        self.start_clock(task)
+        return self._place(task)
 
     def _await(self, task: BalancedTask, condition: Condition, dependency: Dependency) -> None:
         for name in dict.fromkeys(map(TaskId, dependency.tasks)):
@@ -68,7 +75,8 @@ class Scheduler:
             else:
                 self.dependents.setdefault(name, {})[task.id] = task
 
-    def _start_clock(self, task: BalancedTask) -> None:
+    def start_clock(self, task: BalancedTask) -> None:
+        """Let the time begin in which *task* must start."""
         if task.timeout_s > 0:
             self.deadlines.set(task, self._ledger.now + task.timeout_s)
 
@@ -136,6 +144,8 @@ class Scheduler:
         self._ledger.hand_out(task)
         engine.adopted += 1
         self._ledger.load(task, engine)
+        if task.cache is not None:
+            self.on_cached_adoption(task)
         return True
 
     def _is_past(self, task: BalancedTask, attempt: int) -> bool:
@@ -165,6 +175,8 @@ class Scheduler:
         """Tell those who depend on *task* how it ended."""
         if isinstance(task, BalancedTask):
             self._unregister(task)
+            if task.cache is not None:
+                yield from self.on_cached_end(task)
         for dependent in self.dependents.pop(task.id, {}).values():
             for condition in (dependent.after, dependent.follow):
                 if condition is not None and task.id in condition.pending:
@@ -246,7 +258,7 @@ class Scheduler:
         return self._wait_again(task)
 
     def _wait_again(self, task: BalancedTask) -> Iterator[Effect]:
-        self._start_clock(task)
+        self.start_clock(task)
         if task.follow is None:
             return self._place(task, again=True)
         self._ledger.queue.held[task.id] = task
@@ -255,10 +267,16 @@ class Scheduler:
     def expire(self) -> Iterator[Effect]:
         """Fail the tasks that have waited too long, take back those that wait behind long ones."""
         for task in self.deadlines.expired(self._ledger.now):
-            what = "its dependencies were not met" if task.id in self._ledger.queue.held else "no engine was free"
+            what = self._waited_for(task)
             last = f"; before that: {task.last_failure}" if task.last_failure else ""
             yield from self.drop(task, "TaskTimeout", f"{what} within {task.timeout_s:g} s{last}")
         yield from self.ahead.recall()
+
+    def _waited_for(self, task: BalancedTask) -> str:
+        queue = self._ledger.queue
+        if task.id in queue.hoping:
+            return "an equal task that runs did not end"
+        return "its dependencies were not met" if task.id in queue.held else "no engine was free"
 
     def next_deadline(self) -> float | None:
         """Return when ``expire`` has something to do."""
@@ -305,3 +323,7 @@ class Scheduler:
     def _serve_all(self) -> Iterator[Effect]:
         for group in sorted(self._ledger.queue.groups.values(), key=Group.head):
             yield from self._hand_out(group)
+
+
+def _nothing(task: BalancedTask) -> Iterator[Effect]:  # noqa: ARG001 - that of nobody
+    return iter(())

@@ -11,9 +11,10 @@ from typing import cast
 
 from ippmpi.core.archive import QUESTIONS, Archive
 from ippmpi.core.balanced import Scheduler
+from ippmpi.core.caching import Caching
 from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
-from ippmpi.core.effects import Effect, Keep, Release, Send
+from ippmpi.core.effects import Effect, Keep, Release, Remember, Send
 from ippmpi.core.ending import Ending, event_of
 from ippmpi.core.engine import Engine
 from ippmpi.core.exchange import Exchange
@@ -26,7 +27,7 @@ from ippmpi.core.policy import Policy
 from ippmpi.core.queries import Queries
 from ippmpi.core.relay import Relay
 from ippmpi.core.restoring import Past, Restoring
-from ippmpi.core.task import HANDED, BalancedTask, State, Task
+from ippmpi.core.task import HANDED, BalancedTask, Event, State, Task
 from ippmpi.core.uploads import Uploads
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -47,9 +48,10 @@ class Hub:
         self.ledger = Ledger(policy, limits)
         self.ending = Ending(self.ledger)
         self.scheduler = Scheduler(self.ledger, self.ending)
+        self.caching = Caching(self.ledger, self.ending, self.scheduler)
         self._orphans = Orphans(self.ledger)
         self._direct = Direct(self.ledger, self.ending, self._orphans)
-        self._restoring = Restoring(self.ledger, self.scheduler, self._direct, self._orphans)
+        self._restoring = Restoring(self.ledger, self.scheduler, self.caching, self._direct, self._orphans)
         self._exchange = Exchange(self.ledger)
         self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring, self._exchange)
         self._control = Control(self.ledger, self.scheduler, self._membership)
@@ -99,6 +101,11 @@ class Hub:
     def content_failed(self, task: TaskId, content: m.Content, reason: str = "the upload failed") -> Iterator[Effect]:
         """Fail the parts of *task* that need *content*, which will never be whole; *reason* is for people."""
         yield from self._uploads.failed(task, content, reason)
+        yield from self.scheduler.settle()
+
+    def recalled(self, task: TaskId, content: m.Content | None, now: float) -> Iterator[Effect]:
+        """Learn what the cache has for *task* (None: nothing); *now*: seconds since the epoch."""
+        yield from self.caching.recalled(task, content, now)
         yield from self.scheduler.settle()
 
     def stored(self, change: m.EnginesChanged) -> Iterator[Effect]:
@@ -156,7 +163,8 @@ class Hub:
             self.ledger.add(balanced)
             balanced.begin_at(self._orphans.least_attempt(balanced.id))
             if not self._restoring.adopt(balanced, self._orphans.holders(balanced.id)):
-                yield from self.scheduler.start(balanced, message)
+                begin = self.scheduler.start if message.cache is None else self.caching.hope
+                yield from begin(balanced, message)
         else:
             task = self._direct.make(peer, message)
             self.ledger.add(task)
@@ -206,6 +214,8 @@ class Hub:
             return
         event = event_of(message)
         if isinstance(task, BalancedTask):
+            if task.cache is not None and event is Event.FINISH:
+                yield Remember(task.cache, message.content)
             yield from self.scheduler.reply(task, self.ledger.engines[place], message, event)
         else:
             yield from self.ending.end(task, place, event, message)

@@ -23,6 +23,7 @@ def check(hub: Hub) -> None:
     _check_peers(ledger)
     _check_queue(hub)
     _check_dependents(hub)
+    _check_caching(hub)
     _check_bounds(ledger)
 
 
@@ -95,6 +96,17 @@ def _check_dependents(hub: Hub) -> None:
         assert dependents, f"nobody waits for {name}, but it is listed"
         for task in dependents.values():
             assert hub.ledger.tasks.get(task.id) is task, f"{task.id} waits for {name}, but has ended"
+
+
+def _check_caching(hub: Hub) -> None:
+    ledger, caching = hub.ledger, hub.caching
+    for digest, name in caching.leaders.items():
+        assert name in ledger.tasks, f"{name} leads those with the key {digest}, but has ended"
+    for digest, followers in caching.followers.items():
+        assert followers, f"nobody follows for the key {digest}, but it is listed"
+        assert digest in caching.leaders, f"{list(followers)} follow nobody"
+        for task in followers.values():
+            assert ledger.tasks.get(task.id) is task, f"{task.id} follows {caching.leaders[digest]}, but has ended"
 
 
 def _check_bounds(ledger: Ledger) -> None:

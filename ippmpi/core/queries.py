@@ -49,7 +49,7 @@ class Queries:
             return self.result_status(_decode(message.arguments, list[str]) or [])
         if message.what == "explain":
             return explain(self._ledger, _decode(message.arguments, Question) or Question())
-        others = "explain, results, fetch, history, search, purge, originals"
+        others = "explain, results, fetch, history, search, purge, originals, cached, uncache"
         raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status, {others}")
 
     def status(self) -> dict[str, object]:

@@ -56,6 +56,7 @@ class Event(Enum):
 
 TRANSITIONS = {
     (State.WAITING, Event.ASSIGN): State.RUNNING,
+    (State.WAITING, Event.FINISH): State.DONE,  # its result was cached
     (State.WAITING, Event.FAIL): State.FAILED,
     (State.WAITING, Event.ABORT): State.ABORTED,
     (State.RUNNING, Event.RECALL): State.RECALLED,
@@ -161,7 +162,7 @@ class BalancedTask(Task):
     """A task with one part, which the hub places; it may wait, move and be tried again."""
 
     __slots__ = (
-        "after", "candidates", "deadline", "failed_on", "follow", "granted", "inline_bytes", "last_failure",
+        "after", "cache", "candidates", "deadline", "failed_on", "follow", "granted", "inline_bytes", "last_failure",
         "least_attempt", "near", "overtaken", "refused_by", "retries", "serial", "timeout_s",
     )  # fmt: skip
 
@@ -171,6 +172,7 @@ class BalancedTask(Task):
         placement = message.placement
         assert placement is not None
         self.serial = serial
+        self.cache = message.cache
         self.candidates = None if placement.candidates is None else frozenset(map(EngineId, placement.candidates))
         self.retries = self.granted = placement.retries
         self.timeout_s = placement.timeout_s

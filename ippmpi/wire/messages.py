@@ -109,6 +109,18 @@ class Placement(Record, frozen=True):
     near: list[int] = []
 
 
+class CacheKey(Record, frozen=True):
+    """Under which the result of a balanced task is kept for calls that are equal, and found again.
+
+    ``digest``: hexadecimal, of all that the result depends on, as far as the client knows. ``name``: the function's,
+    for people. ``engineless``: the client knows of no engine, so without a cached result the task fails.
+    """
+
+    digest: str
+    name: str = ""
+    engineless: bool = False
+
+
 # --- client -> hub -------------------------------------------------------------------------------
 
 
@@ -119,6 +131,9 @@ class Submit(Message, frozen=True):
     ``op`` is a name of ``engine/runner.py``'s table: apply, keep, execute, push, pull, clear. ``seen`` is the highest
     ``EngineRecord.joined`` that the client knew: a target that joined later is another process than it meant, and may
     not run what an earlier one may have run already. -1: whoever is there.
+
+    With a ``cache`` (only with a ``placement``) the result may be that of an equal call before: then its ``Reply`` is
+    a success on engine -1.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -129,6 +144,7 @@ class Submit(Message, frozen=True):
     label: str = ""
     placement: Placement | None = None
     seen: int = -1
+    cache: CacheKey | None = None
 
 
 class Abort(Message, frozen=True):
@@ -176,9 +192,9 @@ class Query(Message, frozen=True):
 
     ``explain`` says why tasks have no result yet (``wire/reasons.py`` has question and answer).
     ``results`` lists stored requests of all clients; ``history``, ``search``, ``purge`` and ``originals`` are for the
-    store alone (``core/effects.py`` has their arguments). ``fetch`` (a list of task ids) has all their replies and
-    output sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows
-    what is stored.
+    store alone, ``cached`` and ``uncache`` for the cache (``core/effects.py`` has their arguments). ``fetch`` (a list
+    of task ids) has all their replies and output sent to who asks, first what is stored, then what still comes; the
+    answer, ids that are not known, follows what is stored.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"

@@ -21,11 +21,14 @@ FILES = {
     "remote": "client/test_functions.py",
     "balanced": "client/test_balanced.py",
     "batch": "cli/test_batch_scripts.py",
+    "caching": "test_caching.py",
+    "keys": "client/test_keys.py",
     "cli": "cli/test_commands.py",
     "client": "client/test_client.py",
     "cluster": "cluster/test_cluster.py",
     "config": "test_config.py",
     "connection": "test_connection.py",
+    "consulting": "store/test_consulting.py",
     "core": "core/test_balanced.py",
     "e2e": "test_end_to_end.py",
     "engines": "client/test_engines.py",
@@ -41,6 +44,7 @@ FILES = {
     "magics": "client/test_magics.py",
     "matching": "core/test_matching.py",
     "namespace": "engine/test_namespace.py",
+    "options": "client/test_options.py",
     "parser": "cli/test_parser.py",
     "partition": "client/test_partition.py",
     "pickling": "wire/test_pickling.py",
@@ -148,7 +152,6 @@ CONNECT = [
     Row('`Client("tcp://...")` is refused', "client:an_address_is_not_a_connection_file"),
     Row("`profile`, `profile_dir`, `cluster_id`", "connection:names_follow_the_profile_rules"),
     Row("`timeout`", "client:a_hub_that_does_not_answer_is_a_timeout"),
-    Row("`context`, `debug`, `**extra_args`", note="left out: there is no ZeroMQ context and no Session of yours"),
     Row(
         "`sshserver`, `sshkey`",
         "tunnel:a_client_goes_through_ssh_and_takes_its_tunnel_along",
@@ -168,6 +171,17 @@ CONNECT = [
         "it is OpenSSH, `paramiko` changes nothing; a password is refused: use a key, or ssh-agent",
     ),
     Row("why ssh does not get there", "tunnel:why_a_tunnel_does_not_open_is_said"),
+    Row(
+        "`ipython_dir`; the profile of the IPython it runs in",
+        "options:without_a_name_the_profile_is_that_of_the_ipython_it_runs_in",
+    ),
+    Row(
+        "`context`, `debug`, `**extra_args`",
+        "options:what_means_nothing_here_is_accepted_with_a_warning_that_says_why",
+        "change nothing, which a warning says: there is no ZeroMQ context and no Session of yours",
+    ),
+    Row("`url_or_file`", "options:the_old_name_of_the_file_is_used_with_a_warning"),
+    Row("`rc['a']`, `rc[None]`: `TypeError`", "engines:other_keys_are_refused"),
     Row("`rc.ids`, `len(rc)`", "engines:ids_are_sorted_and_fresh"),
     Row("`for view in rc`", "engines:iterating_a_client_gives_views_of_single_engines"),
     Row("`rc[0]`, `rc[-1]`", "engines:an_int_names_an_engine_and_a_negative_one_counts_from_the_end"),
@@ -185,6 +199,11 @@ CONNECT = [
     Row("no engines: `NoEnginesRegistered`", "engines:without_engines_every_view_says_what_to_do"),
     Row("`rc.block`", "views:block_decides_whether_apply_waits"),
     Row("`with Client() as rc`, `rc.close()`", "client:a_client_is_a_context_manager"),
+    Row(
+        "`rc.close(linger=...)`",
+        "options:closing_takes_the_linger_that_people_know",
+        "what was said before is always sent",
+    ),
     Row("`rc.activate()`, magics by the first client in IPython", "magics:a_client_in_ipython_brings_the_magics"),
     Row("`rc.profile`", "questions:obsolete_names_still_exist"),
     Row("`rc.spin()`, `spin_thread`, `stop_spin_thread`", "questions:obsolete_names_still_exist"),
@@ -226,6 +245,13 @@ CLIENT = [
     Row("`rc.queue_status`", "client:queue_status_is_by_engine", "engines that are gone are not listed"),
     Row("`rc.hub_history`", "questions:the_history_is_of_all_clients_in_order"),
     Row("`rc.db_query`", "questions:conditions_choose_records"),
+    Row(
+        "`rc.db_query`: all operators",
+        "consulting:a_search_finds_what_plain_python_finds_among_all_records",
+        "also `$all`, `$mod` and `$exists`",
+    ),
+    Row("`rc.db_query`: keys and dates", "questions:records_have_what_is_known_of_a_task"),
+    Row("`IPP_NONINTERACTIVE`: no bars", "engines:a_variable_forbids_the_bar_of_waiting_for_engines"),
     Row(
         "`rc.purge_results`, `purge_hub_results`, `purge_local_results`",
         "questions:results_are_purged_and_nobody_finds_them_again",
@@ -403,7 +429,16 @@ RESULTS = [
     Row(
         "`engine_id`, `engine_uuid`, `label`, `msg_ids`",
         "results:metadata_names_the_process_of_an_engine",
-        "`after` and `follow` are not among the metadata",
+    ),
+    Row(
+        "`metadata.after`, `metadata.follow`",
+        "balanced:metadata_name_the_tasks_that_a_task_waits_for",
+        "ids of tasks; of calls of this client",
+    ),
+    Row("`metadata.cached`", "caching:an_equal_call_is_answered_without_running_it", "new"),
+    Row(
+        "`ExecuteReply`: `metadata` and its fields as items and attributes, `display()`",
+        "views:execute_that_is_not_silent_gives_out_values_and_output",
     ),
     Row("`stdout`, `stderr`, `outputs`", "results:output_is_there_while_the_call_runs"),
     Row("`execute_result`, `execute_input`", "views:execute_that_is_not_silent_gives_out_values_and_output"),
@@ -726,6 +761,36 @@ ENGINE = [
         "pickling:only_a_read_only_array_arrives_read_only_whatever_its_size",
         "whatever their size",
     ),
+    Row("arrays of any type and shape, structured, empty, of objects", "pickling:an_array_survives_and_is_writable"),
+    Row("arrays that are not contiguous", "pickling:an_array_that_is_not_contiguous_survives"),
+    Row(
+        "dicts with keys of several types",
+        "pickling:dicts_with_keys_of_several_types_modules_and_code_survive",
+        "work; in ipyparallel a `TypeError`",
+    ),
+    Row(
+        "modules, code objects, partials",
+        "pickling:dicts_with_keys_of_several_types_modules_and_code_survive",
+        "modules are imported there; `import ippmpi` registers no reducers",
+    ),
+    Row(
+        "a `memoryview`",
+        "pickling:dicts_with_keys_of_several_types_modules_and_code_survive",
+        "arrives as `bytes`",
+    ),
+    Row("generators, locks: `TypeError` here", "pickling:what_cannot_be_pickled_says_so"),
+    Row("as results: a remote `TypeError`", "runner:a_result_that_cannot_be_sent_is_named"),
+    Row("functions of modules go by name", "pickling:functions_of_modules_go_by_reference"),
+    Row(
+        "types of one's own: `can_map`",
+        "pickling:a_type_of_ones_own_travels_as_its_reducer_says",
+        "`copyreg.pickle` on the sending side is enough",
+    ),
+    Row(
+        "`track=True`, `wait_for_send`, `sent`",
+        "views:sent_is_true_once_the_hub_has_a_large_content",
+        "always tracked",
+    ),
 ]
 
 DEFECTS = [
@@ -750,6 +815,33 @@ DEFECTS = [
     Row("engines that died stay listed", "queries:engines_that_are_gone_are_not_in_the_queue_status"),
 ]
 
+MORE = [
+    Row(
+        "`@view.remote(cache=True)`: equal calls are not computed twice",
+        "caching:a_remote_function_with_a_cache",
+        "new",
+    ),
+    Row("`map(..., cache=True)`", "caching:a_map_runs_only_the_items_that_are_new", "new"),
+    Row(
+        "keys: equal in every process, also for functions that are typed again",
+        "keys:a_call_has_the_same_key_in_processes_with_other_hashes_other_files_and_other_line_numbers",
+        "new",
+    ),
+    Row(
+        "cached results outlive the cluster, and need no engine",
+        "caching:results_outlive_the_controller_and_are_found_without_an_engine",
+        "new",
+    ),
+    Row("`ipp.Cache(files=..., version=...)`", "caching:declared_files_and_versions", "new"),
+    Row("`rc.cache.list()`, `drop()`, `clear()`, `counts()`", "caching:what_is_cached_can_be_seen_and_dropped", "new"),
+    Row("`ipcluster cache list`, `drop`, `clear`", "caching:the_command_line_shows_and_drops_what_is_cached", "new"),
+    Row(
+        "`ipp.UncacheableError`: a call that has no key, and why",
+        "caching:a_call_that_has_no_key_is_an_error_at_once",
+        "new",
+    ),
+]
+
 AREAS: dict[str, list[Row]] = {
     "Names": NAMES,
     "Connecting": CONNECT,
@@ -762,5 +854,6 @@ AREAS: dict[str, list[Row]] = {
     "Scheduling and records": SCHEDULER,
     "Engines and what travels": ENGINE,
     "Defects that are none here": DEFECTS,
+    "What ipyparallel does not have": MORE,
 }
 """All rows, by area: sections 0.2, 1, 2, 3, 5, 7, 8, 9 and 16.1 of what users know."""

@@ -62,9 +62,9 @@ def said(tmp_path: Path) -> str:
 # --- without a cluster ---
 
 
-@pytest.mark.parametrize("command", ["stop", "status"])
+@pytest.mark.parametrize("command", ["stop", "status", "cache list"])
 def test_a_cluster_that_does_not_run_is_exit_code_11(command: str) -> None:
-    done = ippmpi("cluster", command)
+    done = ippmpi("cluster", *command.split())
     assert done.returncode == 11
     assert done.stderr.startswith("not running: no connection file ")
     assert "Traceback" not in done.stderr

@@ -84,6 +84,11 @@ def events(life: Life, c: Chance) -> list[tuple[int, Callable[[], Any]]]:
                 c.client(), c.flag(), c.random.randint(2, 6), c.maybe(lambda: c.some(c.engine, 3, 1))
             ),
         ),
+        (
+            3,
+            lambda: life.submit_cached(c.client(), c.flag(), c.some(lambda: c.random.choice("abc"), 5, 1), c.flag()),
+        ),
+        (4, lambda: life.cache_answers(c.number(), c.flag(), c.flag())),
         (1, lambda: life.submit_again(c.number(), c.client())),
         (3, lambda: life.take_back(c.client(), c.maybe(lambda: c.some(c.number, 3)), c.flag(), c.maybe(lambda: [0]))),
         (1, lambda: life.signal_or_stop(c.client(), c.random.random() < 0.9, c.maybe(lambda: c.some(c.engine, 2)))),

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from core.house import agent, records
 from core.truth import judge
-from ippmpi.core.effects import Effect, Keep, Release, Send, Shelve
+from ippmpi.core.effects import Effect, Keep, Recall, Release, Remember, Send, Shelve
 from ippmpi.core.engine import EngineState
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
@@ -29,6 +29,7 @@ from ippmpi.ids import EngineId, Peer, TaskId
 from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Abort,
+    CacheKey,
     Content,
     Dependency,
     Display,
@@ -96,6 +97,8 @@ class Life(RuleBasedStateMachine):
         self.refused: set[tuple[str, int]] = set()  # task, pid of the engine that must not be asked again
         self.kept: Counter[tuple[str, str, int]] = Counter()
         self.sessions: Counter[Peer] = Counter()
+        self.recalls: list[str] = []  # tasks for which the cache was asked
+        self.keys_of: dict[str, str] = {}
 
     # --- reading what the hub asks for ---
 
@@ -109,6 +112,8 @@ class Life(RuleBasedStateMachine):
                 self.spool.remove(effect.content.transfer)
             elif isinstance(effect, Keep):
                 self.keep(effect)
+            elif isinstance(effect, Recall | Remember):
+                self.ask_the_cache(effect)
             elif isinstance(effect, Send):
                 assert effect.peer in known | set(self.hub.ledger.clients) | set(self.hub.ledger.agents), effect
                 self.send(effect)
@@ -128,6 +133,13 @@ class Life(RuleBasedStateMachine):
         contents = getattr(message, "contents", None) or [getattr(message, "content", Content())]
         self.spool -= {content.transfer for content in contents}  # the caller drops them
         return []
+
+    def ask_the_cache(self, effect: Recall | Remember) -> None:
+        if isinstance(effect, Recall):
+            assert self.keys_of[effect.task] == effect.digest
+            self.recalls.append(effect.task)
+        else:
+            assert effect.content.transfer in self.spool | {0}, "it is cached after it was released"
 
     def keep(self, effect: Keep) -> None:
         message = effect.message
@@ -301,6 +313,21 @@ class Life(RuleBasedStateMachine):
         for _ in range(count):
             message = Submit(self.new_name(peer), "apply", [], [self.spooled(large)], placement=Placement(candidates))
             self.submit(peer, [-1], message)
+
+    @rule(peer=clients, large=flags, digests=st.lists(st.sampled_from("abc"), min_size=1, max_size=5), gone=flags)
+    def submit_cached(self, peer: Peer, large: bool, digests: list[str], gone: bool) -> None:
+        for digest in digests:
+            name = self.new_name(peer)
+            self.keys_of[name] = digest
+            key = CacheKey(digest, "f", gone)
+            message = Submit(name, "apply", [], [self.spooled(large)], placement=Placement(timeout_s=5.0), cache=key)
+            self.submit(peer, [-1], message)
+
+    @rule(number=picks, hit=flags, large=flags)
+    def cache_answers(self, number: int, hit: bool, large: bool) -> None:
+        if self.recalls:
+            task = self.recalls.pop(number % len(self.recalls))
+            self.do(self.hub.recalled(TaskId(task), self.spooled(large) if hit else None, 5.0))
 
     def dependency(self, drawn: Any) -> Dependency | None:
         if drawn is None:
@@ -487,6 +514,8 @@ class Life(RuleBasedStateMachine):
             assert not len(table), table
         assert not self.spool
         assert not self.hub.scheduler.dependents
+        assert not self.hub.caching.leaders
+        assert not self.hub.caching.followers
         assert not len(self.hub.scheduler.deadlines)
         assert ledger.held_bytes == 0
         assert not any(world.engines for world in ledger.worlds.values())

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from core.house import INLINE
 from core.truth import ids, judge
 from ippmpi import plugins
-from ippmpi.core.effects import Effect, Keep, Replay, Send
+from ippmpi.core.effects import Effect, Keep, Recall, Remember, Replay, Send
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
 from ippmpi.core.limits import Limits
 from ippmpi.core.restoring import Past, PastTask
-from ippmpi.ids import Peer
+from ippmpi.ids import Peer, TaskId
 from ippmpi.wire.messages import (
     Abort,
     Awaited,
+    CacheKey,
     Content,
     Dependency,
     EngineLost,
@@ -120,6 +121,7 @@ class Village:
         self.requests: dict[str, Submit] = {}
         self.replies: defaultdict[str, dict[int, Reply]] = defaultdict(dict)
         self.engines: dict[int, EngineRecord] = {}
+        self.cache: dict[str, Content] = {}
         self.begin(Past())
         for node in self.nodes.values():
             self.start_ranks(node, NODES[node.world, node.host])
@@ -131,6 +133,7 @@ class Village:
     def begin(self, past: Past) -> None:
         self.hub = Hub(plugins.load("ippmpi.policies", self.policy)(), LIMITS)
         self.uncommitted: deque[tuple[Message, Line | None, Message | None]] = deque()
+        self.recalls: deque[Recall] = deque()
         self.take(self.hub.restore(past))
 
     def take(self, effects: object, line: Line | None = None, cause: Message | None = None) -> None:
@@ -142,6 +145,10 @@ class Village:
             elif isinstance(effect, Keep):
                 kept = True
                 self.uncommitted.append((effect.message, line, cause))
+            elif isinstance(effect, Recall):
+                self.recalls.append(effect)
+            elif isinstance(effect, Remember):
+                self.cache[effect.key.digest] = effect.content
             elif isinstance(effect, Replay):
                 found = self.replies[effect.task]
                 self.lines[effect.peer].down.extend(found[e] for e in effect.engines or list(found) if e in found)
@@ -164,6 +171,12 @@ class Village:
                 self.take(self.hub.stored(message))
             if cause is not None and line is not None and all(c is not cause for _, _, c in self.uncommitted):
                 self.acknowledge(line, cause)
+
+    def recall(self) -> None:
+        """Let the cache answer."""
+        if self.recalls:
+            effect = self.recalls.popleft()
+            self.take(self.hub.recalled(TaskId(effect.task), self.cache.get(effect.digest), 5.0))
 
     def acknowledge(self, line: Line, message: Message) -> None:
         line.unacked = [m for m in line.unacked if m is not message]
@@ -315,15 +328,19 @@ class Village:
     def submit(self) -> None:
         line = self.clients[self.random.choice(CLIENTS)]
         task = f"{line.peer}-{len(self.submits) + 1}"
-        targets, placement = [], None
+        targets, placement, key = [], None, None
         if self.random.random() < 0.6:
             others = [t for t in list(self.submits)[-8:] if _owner(t) == line.peer]
             after = Dependency([self.random.choice(others)]) if others and self.random.random() < 0.3 else None
             placement = Placement(after=after, retries=self.random.choice((0, 0, 1, 3)))
+            if after is None and self.random.random() < 0.3:
+                key = CacheKey(f"k{len(self.submits) // 6}", "f")
         else:
             targets = sorted(self.random.sample(range(5), self.random.randint(1, 3)))
         seen = self.seen[line.peer]
-        message = self.submits[task] = Submit(task, "apply", targets, [INLINE], placement=placement, seen=seen)
+        message = self.submits[task] = Submit(
+            task, "apply", targets, [INLINE], placement=placement, seen=seen, cache=key
+        )
         self.waiting[task] = set(targets or [-1])
         line.unsent.append(message)
 
@@ -369,7 +386,7 @@ class Village:
 
     HAPPENS = (
         (40, talk), (10, run), (6, submit), (2, restart_ranks), (1, take_back), (0.5, kill_rank), (0.4, break_line),
-        (0.3, kill_hub), (0.05, power_off), (1, pass_time), (3, explain),
+        (0.3, kill_hub), (0.05, power_off), (1, pass_time), (3, explain), (5, recall),
     )  # fmt: skip
 
     def step(self) -> None:
@@ -385,7 +402,7 @@ class Village:
             if not self.waiting:
                 return
             self.events += 1
-            self.random.choice((Village.talk, Village.talk, Village.run, Village.restart_ranks))(self)
+            self.random.choice((Village.talk, Village.talk, Village.run, Village.restart_ranks, Village.recall))(self)
         raise AssertionError(f"still waiting for {self.waiting}")
 
     def judge(self) -> None:

@@ -24,7 +24,7 @@ FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4
 PLACEMENT = m.Placement([1, 2], m.Dependency(["a-1"], True), m.Dependency(["a-2"], False, True, True), 1.5, 2, [3])
 
 MESSAGES: list[m.Message] = [
-    m.Submit("a-1", "apply", [0, 1], CONTENTS, "label", PLACEMENT, 7),
+    m.Submit("a-1", "apply", [0, 1], CONTENTS, "label", PLACEMENT, 7, m.CacheKey("0f", "f", True)),
     m.Abort(1, ["a-1"], [0]),
     m.Interrupt(2, ["a-1"]),
     m.Free(["a-1"], [3], "a"),
