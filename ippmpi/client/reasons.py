@@ -48,6 +48,7 @@ class Teller:
         self.called = called
         self._sentences: dict[str, Callable[[Reason], str]] = {
             r.NEEDS: self._needs,
+            r.CACHED: self._cached,
             r.NO_ENGINES: self._no_engines,
             r.STOPPING: self._stopping,
             r.RESTORED: self._restored,
@@ -104,6 +105,11 @@ class Teller:
         more = reason.count - len(reason.others)
         rest = f"; and {count(more, 'other')}" if more else ""
         return f"{self._me(reason)} waits for {others}{rest}{self._terms(reason)}"
+
+    def _cached(self, reason: Reason) -> str:
+        if not reason.others:
+            return f"{self._me(reason)} waits for the controller to look for its result in the cache"
+        return f"{self._me(reason)} waits for the result of an equal one: {self._other(reason.others[0])}"
 
     def _no_engines(self, reason: Reason) -> str:
         coming = "".join(f"; of world {name!r} {have} of {size} ranks have come" for name, have, size in reason.coming)

@@ -53,6 +53,7 @@ class _Reading:
         for group in sorted(queue.groups.values(), key=Group.head):
             yield from group.tasks
         yield from queue.held
+        yield from queue.hoping
         for name, task in self._ledger.tasks.items():
             if task.parts.get(NOWHERE) is not State.WAITING:
                 yield name
@@ -92,6 +93,8 @@ class _Reading:
         conditions = [c for c in (task.after, task.follow) if c is not None]
         if task.id in self._ledger.queue.held:
             return self._reason(task, "waiting", r.NEEDS, **self._needs(conditions), **self._trials(task))
+        if task.id in self._ledger.queue.hoping:
+            return self._reason(task, "waiting", r.CACHED, others=self._equal(task), **self._trials(task))
         choice = self._groups[task.id].choice
         where = {**self._trials(task), **self._limits(task, choice), "behind": self._places[task.id]}
         if self._ledger.returning:
@@ -102,6 +105,12 @@ class _Reading:
             return self._reason(task, "waiting", why, coming=self._coming(), engines=engines, **where)
         count, others, rivals = self._busy(choice)
         return self._reason(task, "waiting", r.BUSY, count=count, others=others, rivals=rivals, **where)
+
+    def _equal(self, task: BalancedTask) -> list[Other]:
+        """Return the one under way whose result *task* hopes for; nothing if it leads itself."""
+        leader = self._ledger.leaders.get(task.cache.digest) if task.cache is not None else None
+        found = self._ledger.tasks.get(leader) if leader is not None else None
+        return [self._other(found)] if found is not None and found is not task else []
 
     def _needs(self, conditions: Sequence[Condition]) -> dict[str, object]:
         pending = dict.fromkeys(name for c in conditions for name in c.dependency.tasks if TaskId(name) in c.pending)

@@ -67,6 +67,7 @@ class Ledger:
         self.queue = Queue()
         self.held_bytes = 0
         self.followers: dict[TaskId, dict[Peer, None]] = {}
+        self.leaders: dict[str, TaskId] = {}  # of tasks whose results are cached, by their digests
         self._serials = count()
 
     # --- tasks ---

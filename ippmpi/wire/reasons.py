@@ -15,6 +15,8 @@ MOST_PARTS = 50
 
 NEEDS = "dependencies"
 """Waits for ``others``, of which ``count`` have not ended."""
+CACHED = "cached result"
+"""Its result is looked for in the cache; or an equal one is under way (``others``), whose result may do."""
 NO_ENGINES = "no engines"
 """Waits for an engine to come; of the worlds in ``coming`` not all ranks are there."""
 STOPPING = "engines stopping"

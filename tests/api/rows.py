@@ -251,7 +251,6 @@ CLIENT = [
         "also `$all`, `$mod` and `$exists`",
     ),
     Row("`rc.db_query`: keys and dates", "questions:records_have_what_is_known_of_a_task"),
-    Row("`IPP_NONINTERACTIVE`: no bars", "engines:a_variable_forbids_the_bar_of_waiting_for_engines"),
     Row(
         "`rc.purge_results`, `purge_hub_results`, `purge_local_results`",
         "questions:results_are_purged_and_nobody_finds_them_again",

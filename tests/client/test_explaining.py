@@ -25,6 +25,15 @@ RUNS = Other("c-1", "", "running", [(0, 0)], 12.4)
 
 SENTENCES = [
     (
+        Reason("c-1", "waiting", r.CACHED),
+        "simulate() (c-1) waits for the controller to look for its result in the cache",
+    ),
+    (
+        Reason("c-2", "waiting", r.CACHED, others=[RUNS]),
+        "task c-2 waits for the result of an equal one: simulate() (c-1), which has run for 12 s on engine 0 (rank 0 on "
+        "n1)",
+    ),
+    (
         Reason("c-2", "waiting", r.NEEDS, others=[RUNS, Other("c-9", "prepare")], count=4),
         "task c-2 waits for simulate() (c-1), which has run for 12 s on engine 0 (rank 0 on n1); 'prepare' (c-9), "
         "which waits itself; and 2 others",

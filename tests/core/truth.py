@@ -11,6 +11,7 @@ from ippmpi.core.hub import Hub
 from ippmpi.core.ledger import Ledger
 from ippmpi.core.queue import Choice
 from ippmpi.core.task import HANDED, NOWHERE, BalancedTask, Task
+from ippmpi.ids import TaskId
 from ippmpi.wire import reasons as r
 from ippmpi.wire.reasons import Question, Reason, Spans
 
@@ -39,16 +40,37 @@ def judge(hub: Hub) -> list[Reason]:
 
 def _judge_waiting(task: BalancedTask, reason: Reason, ledger: Ledger) -> None:
     assert reason.state == "waiting", reason
+    if reason.why == r.CACHED:
+        _judge_hoping(task, reason, ledger)
+    elif reason.why == r.NEEDS:
+        _judge_held(task, reason, ledger)
+    else:
+        _judge_ready(task, reason, ledger)
+
+
+def _judge_held(task: BalancedTask, reason: Reason, ledger: Ledger) -> None:
+    conditions = [c for c in (task.after, task.follow) if c is not None]
+    assert any(c.verdict() is Verdict.OPEN for c in conditions), reason
+    pending = {name for c in conditions for name in c.pending}
+    assert reason.count == len(pending) >= len(reason.others) > 0, reason
+    for other in reason.others:
+        assert other.task in pending, reason
+        _judge_state(other, ledger)
+
+
+def _judge_hoping(task: BalancedTask, reason: Reason, ledger: Ledger) -> None:
+    assert task.id in ledger.queue.hoping, reason
+    for other in reason.others:
+        equal = ledger.tasks[TaskId(other.task)]
+        assert isinstance(equal, BalancedTask)
+        assert equal.cache is not None, reason
+        assert task.cache is not None, reason
+        assert equal.cache.digest == task.cache.digest, reason
+        _judge_state(other, ledger)
+
+
+def _judge_ready(task: BalancedTask, reason: Reason, ledger: Ledger) -> None:
     alive = [engine for engine in ledger.engines.values() if engine.state is EngineState.ALIVE]
-    if reason.why == r.NEEDS:
-        conditions = [c for c in (task.after, task.follow) if c is not None]
-        assert any(c.verdict() is Verdict.OPEN for c in conditions), reason
-        pending = {name for c in conditions for name in c.pending}
-        assert reason.count == len(pending) >= len(reason.others) > 0, reason
-        for other in reason.others:
-            assert other.task in pending, reason
-            _judge_state(other, ledger)
-        return
     assert all(c is None or c.verdict() is Verdict.MET for c in (task.after, task.follow)), reason
     group = next(group for group in ledger.queue.groups.values() if task.id in group.tasks)
     assert list(group.tasks)[reason.behind] == task.id, reason
