@@ -24,6 +24,7 @@ def check(hub: Hub) -> None:
     _check_queue(hub)
     _check_dependents(hub)
     _check_bounds(ledger)
+    _check_exchange(hub)
 
 
 def _check_task(task: Task, ledger: Ledger, waiting: set[int]) -> None:
@@ -95,6 +96,13 @@ def _check_dependents(hub: Hub) -> None:
         assert dependents, f"nobody waits for {name}, but it is listed"
         for task in dependents.values():
             assert hub.ledger.tasks.get(task.id) is task, f"{task.id} waits for {name}, but has ended"
+
+
+def _check_exchange(hub: Hub) -> None:
+    for asking, question in hub.exchange.asked.items():
+        assert question.engine == asking, f"{question} is filed under engine {asking}"
+        assert asking in hub.ledger.engines, f"engine {asking}, which is gone, waits for an answer"
+        assert question.holder in hub.ledger.engines, f"engine {asking} waits for {question.holder}, which is gone"
 
 
 def _check_bounds(ledger: Ledger) -> None:
