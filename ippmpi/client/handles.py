@@ -98,7 +98,7 @@ class Getter:
         requests = self._requests
         record = requests.engines.records.get(handle.engine)
         if record is None or (record.pid, record.host) != (handle.pid, handle.host):
-            why = requests.engines.reason(handle.engine) if record is None else f"it was started again, {record}"
+            why = requests.engines.reason(handle.engine) if record is None else f"pid {record.pid} has its place"
             raise HandleError(f"{handle!r}: its rank is gone: {why}")
         collector = Collector(requests.parts([handle.engine], "Handle.get", ""), "Handle.get", self)
         requests.submit("apply", [requests.pack((value, (handle,), {}))], collector)

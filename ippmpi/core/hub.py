@@ -52,8 +52,8 @@ class Hub:
         self._orphans = Orphans(self.ledger)
         self._direct = Direct(self.ledger, self.ending, self._orphans)
         self._restoring = Restoring(self.ledger, self.scheduler, self.caching, self._direct, self._orphans)
-        self._exchange = Exchange(self.ledger)
-        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring, self._exchange)
+        self.exchange = Exchange(self.ledger)
+        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring, self.exchange)
         self._control = Control(self.ledger, self.scheduler, self._membership)
         self._queries = Queries(self.ledger)
         self._archive = Archive(self.ledger)
@@ -248,15 +248,15 @@ class Hub:
     def on_fetch(self, peer: Peer, message: m.Fetch) -> Iterator[Effect]:
         """Pass on an engine's question for what another one has."""
         self._check_speaker(peer, message.engine)
-        return self._exchange.ask(message)
+        return self.exchange.ask(message)
 
     def on_fetched(self, peer: Peer, message: m.Fetched) -> Iterator[Effect]:
         """Pass on the answer."""
-        return self._exchange.answer(peer, message)
+        return self.exchange.answer(peer, message)
 
     def on_free(self, peer: Peer, message: m.Free) -> Iterator[Effect]:
         """Tell engines what they may let go."""
-        return self._exchange.free(peer, message)
+        return self.exchange.free(peer, message)
 
     def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:
         """Take back tasks that have not started."""

@@ -30,8 +30,8 @@ SENTENCES = [
     ),
     (
         Reason("c-2", "waiting", r.CACHED, others=[RUNS]),
-        "task c-2 waits for the result of an equal one: simulate() (c-1), which has run for 12 s on engine 0 (rank 0 on "
-        "n1)",
+        "task c-2 waits for the result of an equal one: simulate() (c-1), which has run for 12 s on engine 0 "
+        "(rank 0 on n1)",
     ),
     (
         Reason("c-2", "waiting", r.NEEDS, others=[RUNS, Other("c-9", "prepare")], count=4),

@@ -73,7 +73,7 @@ def test_a_late_answer_is_dropped_with_its_content_also_when_who_asked_is_lost()
     house.lose(0)
     house.handle(agent("h2"), Fetched(0, 2, Content(size=5, transfer=5)))
     assert (house.sent(Fetched), house.released()) == ([], [5])
-    assert not house.hub._exchange.asked
+    assert not house.hub.exchange.asked
 
 
 def test_an_agent_may_not_ask_or_answer_for_the_engines_of_others() -> None:
