@@ -90,10 +90,15 @@ def _everything(part: Part) -> Iterator[Shown]:
 # --- afterwards ----------------------------------------------------------------------------------
 
 
-def display_outputs(collector: Collector, groupby: str, *, result_only: bool = False, folded: bool = True) -> None:
-    """Show all output and results, see ``AsyncResult.display_outputs``."""
+def check_grouping(groupby: str) -> None:
+    """Raise ValueError if there is no such way to group output."""
     if groupby not in GROUPINGS:
         raise ValueError(f"groupby={groupby!r}; have {', '.join(map(repr, GROUPINGS))}")
+
+
+def display_outputs(collector: Collector, groupby: str, *, result_only: bool = False, folded: bool = True) -> None:
+    """Show all output and results, see ``AsyncResult.display_outputs``."""
+    check_grouping(groupby)
     parts = list(collector.parts)
     if groupby == "engine":
         parts.sort(key=rank_of)

@@ -245,4 +245,4 @@ class CallFuture(Fields, LateFuture):
         state = "pending"
         if self.done():
             state = "failed" if self._collector.failed else "finished"
-        return f"<{type(self).__name__}({self._collector.method}): {state}>"
+        return f"<{type(self).__name__}({self._collector.called or self._collector.method}): {state}>"

@@ -34,6 +34,10 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _time(running: Reason | Other) -> str:
+    return f"{'at least ' if running.least else ''}{seconds_text(running.for_s)}"
+
+
 def count(number: int, what: str) -> str:
     """Write a number of things: ``1 task``, ``3 tasks``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
@@ -96,7 +100,7 @@ class Teller:
             return f"{name}, which waits itself"
         if other.state == "queued":
             return f"{name}, which is queued on {spans_text(other.engines)}"
-        return f"{name}, which has run for {seconds_text(other.for_s)} on {self._where(other.engines)}"
+        return f"{name}, which has run for {_time(other)} on {self._where(other.engines)}"
 
     # --- one sentence for each reason ---
 
@@ -161,7 +165,7 @@ class Teller:
         return text
 
     def _runs(self, reason: Reason) -> str:
-        text = f"{self._me(reason)} has run for {seconds_text(reason.for_s)} on {self._where(reason.engines)}"
+        text = f"{self._me(reason)} has run for {_time(reason)} on {self._where(reason.engines)}"
         if reason.bytes:
             text += f", or waits for its arguments ({reason.bytes / 1e6:.0f} MB)"
         return text

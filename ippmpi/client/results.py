@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from contextlib import AbstractContextManager
@@ -57,27 +58,29 @@ class AsyncResult(CallFuture):
             RemoteError: code failed, or an engine was lost.
         """
         collector = self._collector
-        if return_when == FIRST_EXCEPTION:
-            done = self._wait_for(lambda: collector.failed or collector.ended, timeout)
-        else:
-            values = self._return_exceptions if return_exceptions is None else return_exceptions
-            done = self._wait_all(timeout) if values else self._wait_telling(timeout)
-        if not done:
+        values = self._return_exceptions if return_exceptions is None else bool(return_exceptions)
+        if not self._wait_until(return_when, timeout, tell=not values):
             raise TimeoutError(collector.describe_missing(timeout or 0))
         if collector.problem is not None:
             raise collector.problem
         if not collector.ended:
             self._read([part for part in collector.parts if part.failed])
             raise self._raisable(self._errors())
-        if self._return_exceptions if return_exceptions is None else return_exceptions:
+        if values:
             return self._build(with_errors=True)
         if not self._is_built:
             self._built, self._is_built = self._build(with_errors=False), True
         return self._built
 
-    def _wait_telling(self, timeout: float | None) -> bool:
-        """Wait for all; show a failure that comes long before the others."""
-        if self._collector.size < 2 or self.done() or not self._owner.show_first_error:
+    def _wait_until(self, return_when: str | None, timeout: float | None, *, tell: bool) -> bool:
+        """Wait for all, or the first failure; *tell*: show one that comes long before the others."""
+        if return_when == FIRST_EXCEPTION:
+            return self._wait_for(self._condition_of(return_when), timeout)
+        if return_when not in (None, ALL_COMPLETED):
+            self._condition_of(return_when)
+            text = f"get(return_when={return_when!r}) waits for all; wait(return_when={return_when!r}) does not"
+            warnings.warn(text, stacklevel=3)
+        if not tell or self._collector.size < 2 or self.done() or not self._owner.show_first_error:
             return self._wait_all(timeout)
         from ippmpi.client.firsterror import wait_and_tell
 
@@ -168,14 +171,14 @@ class AsyncResult(CallFuture):
         done = {piece for piece in pieces if piece.done()}
         return done, set(pieces) - done
 
-    def _condition_of(self, return_when: str) -> Callable[[], bool]:
+    def _condition_of(self, return_when: str | None) -> Callable[[], bool]:
         collector = self._collector
         conditions: dict[str, Callable[[], bool]] = {
             ALL_COMPLETED: lambda: collector.ended,
             FIRST_COMPLETED: lambda: bool(collector.order) or collector.ended,
             FIRST_EXCEPTION: lambda: collector.failed or collector.ended,
         }
-        if return_when not in conditions:
+        if return_when is None or return_when not in conditions:
             raise ValueError(f"return_when={return_when!r}; have {', '.join(conditions)}")
         return conditions[return_when]
 
@@ -231,6 +234,8 @@ class AsyncResult(CallFuture):
         """
         from ippmpi.client.explaining import explain
 
+        if not self.done():
+            self._check_thread()
         return explain(self._owner, self._collector, timeout)
 
     def display_outputs(self, groupby: str = "type", *, result_only: bool = False, fold: bool = True) -> None:
@@ -239,8 +244,9 @@ class AsyncResult(CallFuture):
         What several engines show alike is shown once, as ``[0-3,7] text`` (by ``engine`` and ``order``: all that one
         shows, if it is the same as of the one before), unless *fold* is false.
         """
-        from ippmpi.client.display import display_outputs
+        from ippmpi.client.display import check_grouping, display_outputs
 
+        check_grouping(groupby)
         self._wait_all(None)
         if self._collector.problem is None:
             self._read(self._collector.parts)

@@ -62,7 +62,7 @@ class _Reading:
         """Find the places of those that are ready: one walk through the groups that they are in."""
         sought = set(names)
         for group in self._ledger.queue.groups.values():
-            left = len(sought & group.tasks.keys())
+            left = sum(name in group.tasks for name in sought)
             for place, name in enumerate(group.tasks):
                 if not left:
                     break
@@ -174,6 +174,7 @@ class _Reading:
                 behind=behind,
                 hosts=sorted({e.host for e in engines})[: r.MOST_OTHERS] if why == r.NODE_AWAY else [],
                 for_s=self._since(task, engines) if state_name == "running" else 0.0,
+                least=self._at_least(task, engines),
                 bytes=sum(content.size for content in task.contents if content.transfer),
                 count=max(0, len(groups) - r.MOST_PARTS),
                 last_failure=task.last_failure if isinstance(task, BalancedTask) else "",
@@ -214,6 +215,10 @@ class _Reading:
         """Return for how long (s) *task* has been the first on one of *engines*, at most."""
         return max(0.0, self._ledger.now - min(max(task.given, engine.freed) for engine in engines))
 
+    def _at_least(self, task: Task, engines: Iterable[Engine]) -> bool:
+        """Say whether *task* was there before the hub was started again: how long, is not known."""
+        return task.id in self._ledger.restored or any(task.id in engine.brought for engine in engines)
+
     # --- what they have in common ---
 
     def _other(self, task: Task, where: Sequence[Engine] = ()) -> Other:
@@ -225,7 +230,7 @@ class _Reading:
         named = spans_of([engine.id for engine in running or engines])
         if not running:
             return Other(task.id, task.label, "queued", named)
-        return Other(task.id, task.label, "running", named, self._since(task, running))
+        return Other(task.id, task.label, "running", named, self._since(task, running), self._at_least(task, running))
 
     def _reason(self, task: Task, state: str, why: str, **facts: object) -> Reason:
         owner = self._ledger.clients.get(task.owner)

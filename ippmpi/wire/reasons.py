@@ -42,13 +42,17 @@ UNKNOWN = "unknown"
 
 
 class Other(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Another task: ``state`` is waiting, queued or running (for ``for_s`` seconds, on ``engines``)."""
+    """Another task: ``state`` is waiting, queued or running (for ``for_s`` seconds, on ``engines``).
+
+    ``least``: for longer, as the controller was started again meanwhile.
+    """
 
     task: str
     label: str = ""
     state: str = "waiting"
     engines: Spans = []
     for_s: float = 0.0
+    least: bool = False
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +60,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Of a task that waits for an engine, ``only`` are those that may take it (if not all may), ``candidates`` and
     ``follows`` say why no others, ``avoids`` are those that are left out, since it failed there or they refused it.
-    ``bytes``: of its large arguments, which may still be on their way.
+    ``for_s`` and ``least`` as of ``Other``. ``bytes``: of its large arguments, which may still be on their way.
     """
 
     task: str
@@ -78,6 +82,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     hosts: list[str] = []
     coming: list[tuple[str, int, int]] = []
     for_s: float = 0.0
+    least: bool = False
     bytes: int = 0
     retries: int = 0
     attempt: int = 0

@@ -22,6 +22,7 @@ def simulate() -> None:
 ENGINES = {i: EngineRecord(i, i, "w", "n1" if i < 2 else "n2", 100 + i) for i in range(4)}
 TELLER = Teller(ENGINES, {"c-1": "simulate"})
 RUNS = Other("c-1", "", "running", [(0, 0)], 12.4)
+LONG = Other("c-9", "", "running", [(0, 0)], 3.0, True)
 
 SENTENCES = [
     (
@@ -97,6 +98,10 @@ SENTENCES = [
         Reason("c-2", "running", r.NODE_AWAY, engines=[(2, 3)], hosts=["n2"]),
         "task c-2 on engines 2-3: the controller has no connection to n2; whether it runs is not known before that is "
         "back",
+    ),
+    (
+        Reason("c-2", "queued", r.BEHIND, engines=[(0, 0)], others=[LONG], behind=1),
+        "task c-2 on engine 0 is behind task c-9, which has run for at least 3.0 s on engine 0 (rank 0 on n1)",
     ),
     (Reason("c-2", "done", r.ENDED), "task c-2 has ended"),
     (Reason("c-2", "failed", r.ENDED, engines=[(3, 3)]), "task c-2 has failed on engine 3 (rank 3 on n2)"),

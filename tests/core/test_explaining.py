@@ -211,9 +211,12 @@ def test_after_a_restart_the_order_is_that_of_the_engine_and_nothing_is_placed_b
     house.took(house.hub.connected(agent(), {}))
     held = [[Held("balanced"), Held("direct")]]
     house.handle(agent(), RegisterEngines("w", 1, records([0]), tasks=held))
-    assert one(house, "balanced").why == r.RUNS
-    assert one(house, "direct").others[0].task == "balanced"
+    assert (one(house, "balanced").why, one(house, "balanced").least) == (r.RUNS, True)
+    assert (one(house, "direct").others[0].task, one(house, "direct").others[0].least) == ("balanced", True)
     assert one(house, "waits").why == r.BUSY
+    house.reply("balanced", 0)
+    fresh = house.submit([0])
+    assert (one(house, "waits").why, one(house, fresh).least) == (r.BEHIND, False)
 
 
 # --- the question ---

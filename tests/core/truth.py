@@ -97,8 +97,8 @@ def _may(engine: Engine, task: BalancedTask, choice: Choice) -> bool:
     """Say by the task's own books whether it may go to *engine*; those where it failed are a matter of choice."""
     if engine in task.refused_by or (task.candidates is not None and engine.id not in task.candidates):
         return False
-    if task.follow is not None and engine not in task.follow.engines:
-        return False
+    if task.follow is not None:  # what ended elsewhere since it was found to be ready does not count
+        return engine in task.follow.engines and choice.among is not None and engine.id in choice.among
     return (
         engine not in task.failed_on
         or (choice.among is not None and engine.id in choice.among)
