@@ -29,7 +29,7 @@ from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.publishing import Publishing
-from ippmpi.engine.requests import ASIDE, Requests
+from ippmpi.engine.requests import Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
 from ippmpi.engine.startup import Startup
@@ -190,7 +190,7 @@ class Engine:
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         until = time.monotonic() + TOGETHER_S
         while (work := requests.take()) is not None:
-            if work.op == ASIDE:
+            if work.op is None:
                 self._run_aside(work.content)
                 return
             self._output.begin(work.task, known=work.sole)
