@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from _nodes import answer, registration
 
-from ippmpi.core.effects import Effect, Send
+from ippmpi.core.effects import Effect, Keep, Send
 from ippmpi.core.hub import Hub
 from ippmpi.core.limits import Limits
 from ippmpi.ids import Peer
@@ -28,8 +28,12 @@ class Recorder:
         self.take(self.hub.connected(CLIENT, {}))
 
     def take(self, effects: Iterable[Effect]) -> None:
-        """Write down what is sent."""
-        self.sent += [(effect.peer, effect.message) for effect in effects if type(effect) is Send]
+        """Write down what is sent; who joins is stored at once."""
+        for effect in list(effects):
+            if type(effect) is Send:
+                self.sent.append((effect.peer, effect.message))
+            elif type(effect) is Keep and type(effect.message) is EnginesChanged:
+                self.take(self.hub.stored(effect.message))
 
     def told(self) -> list[tuple[Peer, Message]]:
         """Return what was sent since the last time."""

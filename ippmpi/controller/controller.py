@@ -42,6 +42,9 @@ FAREWELL_S = 5.0
 """How long a client that said farewell may still take its acknowledgement."""
 
 
+HUNG_S = 2.0
+"""After so long engines that join need not be in the store first: a disk that hangs must not stop the work."""
+
 REPEATED = frozenset({Submit, Reply, Replies})
 """What is sent again to the same controller when the one that it came from has died before its acknowledgement."""
 
@@ -233,13 +236,30 @@ class Controller:
             if type(effect) is Send:
                 self._send(effect, mail, stored=stored)
             elif type(effect) is Keep:
-                self._store.keep(effect, done)
                 if type(effect.message) is EnginesChanged:
-                    self._contents.fail_interrupted(effect.message.left)
+                    done = self._on_change(effect.message, done)
+                self._store.keep(effect, done)
             elif type(effect) is Release:
                 self._contents.release(effect.content)
             else:
                 self._carry_out_rare(effect)
+
+    def _on_change(self, change: EnginesChanged, done: Callback) -> Callback:
+        """Follow up who came and went; return what to call when it is stored."""
+        self._contents.fail_interrupted(change.left)
+        if not change.joined:
+            return done
+
+        def stored() -> None:
+            self._do(lambda: self._hub.stored(change))
+
+        self._loop.call_later(HUNG_S, stored)
+
+        def both() -> None:
+            stored()
+            done()
+
+        return both
 
     def _carry_out_rare(self, effect: Effect) -> None:
         if type(effect) is Shelve:

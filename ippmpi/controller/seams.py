@@ -12,7 +12,7 @@ from ippmpi.net.quiet import Quiet
 from ippmpi.net.transfers import Sink, Source
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
-from ippmpi.wire.messages import Content, Message, Reply
+from ippmpi.wire.messages import Content, EnginesChanged, Message, Reply
 
 Callback = Callable[[], None]
 
@@ -97,6 +97,9 @@ class Brain(Protocol):
 
     def content_failed(self, task: TaskId, content: Content, reason: str) -> Iterator[Effect]:
         """A content of this task will never be whole."""
+
+    def stored(self, change: EnginesChanged) -> Iterator[Effect]:
+        """It is written who has joined, or never will be."""
 
     def tick(self, now: float) -> Iterator[Effect]:
         """Time has passed."""

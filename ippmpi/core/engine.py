@@ -19,6 +19,8 @@ class EngineState(Enum):
 
     JOINING = "joining"
     """Its world is not complete; it has no id yet and nobody hears of it."""
+    NAMED = "named"
+    """It has an id, but nobody hears of it and it gets no work before the store knows it: see ``Hub.stored``."""
     ALIVE = "alive"
     STOPPING = "stopping"
     """It was told to stop and takes no new work."""
@@ -28,15 +30,19 @@ class EngineState(Enum):
 class EngineEvent(Enum):
     """What can happen to an engine."""
 
+    NAME = "name"
     JOIN = "join"
     STOP = "stop"
     LOSE = "lose"
 
 
 ENGINE_TRANSITIONS = {
-    (EngineState.JOINING, EngineEvent.JOIN): EngineState.ALIVE,
+    (EngineState.JOINING, EngineEvent.NAME): EngineState.NAMED,
     (EngineState.JOINING, EngineEvent.STOP): EngineState.STOPPING,
     (EngineState.JOINING, EngineEvent.LOSE): EngineState.LOST,
+    (EngineState.NAMED, EngineEvent.JOIN): EngineState.ALIVE,
+    (EngineState.NAMED, EngineEvent.STOP): EngineState.STOPPING,
+    (EngineState.NAMED, EngineEvent.LOSE): EngineState.LOST,
     (EngineState.ALIVE, EngineEvent.STOP): EngineState.STOPPING,
     (EngineState.ALIVE, EngineEvent.LOSE): EngineState.LOST,
     (EngineState.STOPPING, EngineEvent.STOP): EngineState.STOPPING,

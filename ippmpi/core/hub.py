@@ -99,6 +99,11 @@ class Hub:
         yield from self._uploads.failed(task, content, reason)
         yield from self.scheduler.settle()
 
+    def stored(self, change: m.EnginesChanged) -> Iterator[Effect]:
+        """Go on with engines that joined: the ``Keep`` that told of it is in the store, or will never be."""
+        yield from self._membership.stored(change)
+        yield from self.scheduler.settle()
+
     def tick(self, now: float) -> Iterator[Effect]:
         """Set the time (s, of any clock that does not jump), and fail what has waited too long."""
         self.ledger.now = now

@@ -55,8 +55,10 @@ def _check_peers(ledger: Ledger) -> None:
     for world in ledger.worlds.values():
         for rank, engine in world.engines.items():
             assert ledger.agents[engine.agent].engines[world.id, rank] is engine, f"{engine} is not its agent's"
-            if engine.state is not EngineState.JOINING and engine.id >= 0:
-                assert engine.id == (world.base or 0) + rank, f"{engine} of a world with base {world.base}"
+            assert engine.state is EngineState.JOINING or engine.id < 0 or engine.id == (world.base or 0) + rank, (
+                f"{engine} of a world with base {world.base}"
+            )
+            if engine.state is EngineState.ALIVE or ledger.engines.get(engine.id) is engine:
                 assert ledger.engines[engine.id] is engine, f"{engine} is not the one with its id"
                 with_ids.add(engine.id)
     assert with_ids == ledger.engines.keys(), f"engines {with_ids} of worlds, {ledger.engines.keys()} in the table"

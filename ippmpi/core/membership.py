@@ -88,7 +88,7 @@ class Membership:
     # --- engines join ---
 
     def register(self, peer: Peer, message: RegisterEngines) -> Iterator[Effect]:
-        """Enter ranks of a world; when it is complete, they get their ids and everybody hears of them."""
+        """Enter ranks of a world; when it is complete, they get ids, and are announced once stored."""
         ledger = self._ledger
         if not message.engines:
             return
@@ -103,13 +103,10 @@ class Membership:
         new = [e for _, e in sorted(world.engines.items()) if e.state is EngineState.JOINING] if world.complete else []
         if new:
             world.base = choose_base(world, ledger.worlds.values())
-        back = [engine for engine in attached if engine.id >= 0]
-        for agent in dict.fromkeys(engine.agent for engine in back + new):
-            ranks = ledger.agents[agent].engines.values()
-            pids = [engine.pid for engine in ranks if engine.world == world.id]
-            yield Send(agent, Registered(world.id, world.base or 0, pids))
+        if any(engine.id >= 0 and engine.state is not EngineState.NAMED for engine in attached):
+            yield self._registered(peer, world)
         if new:
-            yield from self._join(world, new)
+            yield self._name(world, new)
         yield from self._restoring.returned(peer, attached, message.tasks)
         if message.whole:
             mine = ledger.agents[peer].engines.values()
@@ -134,18 +131,40 @@ class Membership:
         self._ledger.agents[peer].engines[world.id, engine.rank] = engine
         return engine
 
-    def _join(self, world: World, engines: list[Engine]) -> Iterator[Effect]:
+    def _name(self, world: World, engines: list[Engine]) -> Effect:
         self._ledger.joins += 1
         for engine in engines:
             engine.id = EngineId((world.base or 0) + engine.rank)
             engine.joined = self._ledger.joins
+            engine.move(EngineEvent.NAME)
+        return Keep(NO_TASK, EnginesChanged([self._record(e) for e in engines], [], []))
+
+    def stored(self, change: EnginesChanged) -> Iterator[Effect]:
+        """Let those join of whom *change* tells, and who are still there: the store knows them now.
+
+        Work for engines that a restored hub does not know, and thus does not wait for, would be done elsewhere again.
+        """
+        ledger = self._ledger
+        found = [(record, ledger.worlds.get(WorldId(record.world))) for record in change.joined]
+        here = [(record, world.engines.get(record.rank)) for record, world in found if world is not None]
+        new = [e for record, e in here if e is not None and (e.pid, e.joined) == (record.pid, record.joined)]
+        new = [engine for engine in new if engine.state is EngineState.NAMED]
+        if not new:
+            return
+        for engine in new:
             engine.move(EngineEvent.JOIN)
-            self._ledger.engines[engine.id] = engine
-            self._ledger.losses.pop(engine.id, None)
-        change = EnginesChanged([self._record(e) for e in engines], [], [])
-        yield Keep(NO_TASK, change)
-        yield from self._ledger.tell_clients(change)
-        yield from self._scheduler.join(engines)
+            ledger.engines[engine.id] = engine
+            ledger.losses.pop(engine.id, None)
+        for agent, world_id in dict.fromkeys((engine.agent, engine.world) for engine in new):
+            yield self._registered(agent, ledger.worlds[world_id])
+        yield from ledger.tell_clients(EnginesChanged([self._record(engine) for engine in new], [], []))
+        self._restoring.joined(new)
+        yield from self._scheduler.join(new)
+
+    def _registered(self, agent: Peer, world: World) -> Effect:
+        ranks = self._ledger.agents[agent].engines.values()
+        pids = [e.pid for e in ranks if e.world == world.id and e.id >= 0 and e.state is not EngineState.NAMED]
+        return Send(agent, Registered(world.id, world.base or 0, pids))
 
     def _record(self, engine: Engine) -> EngineRecord:
         return engine.record(self._ledger.worlds[engine.world].size)
@@ -176,12 +195,11 @@ class Membership:
         A hub that was killed between the two records would not know that there is anybody to wait for.
         """
         known = [loss for loss in losses if self._strike(loss)]
+        named = _left([loss for loss in losses if loss.engine.id >= 0])
+        if stored and named.left:
+            yield Keep(NO_TASK, named)
         if known:
-            left = [int(loss.engine.id) for loss in known]
-            change = EnginesChanged([], left, [loss.reason for loss in known])
-            if stored:
-                yield Keep(NO_TASK, change)
-            yield from self._ledger.tell_clients(change)
+            yield from self._ledger.tell_clients(_left(known))
         yield from self._scheduler.leave([loss.engine for loss in known])
         for loss in known:
             yield from self._fail_tasks(loss)
@@ -196,8 +214,9 @@ class Membership:
         agent = ledger.agents.get(engine.agent)
         if agent is not None:
             agent.engines.pop((engine.world, engine.rank), None)
-        known = engine.id in ledger.engines
+        known = ledger.engines.get(engine.id) is engine
         engine.move(EngineEvent.LOSE)
+        self._restoring.forget(engine)
         if not known:
             return False
         del ledger.engines[engine.id]
@@ -227,6 +246,10 @@ class Membership:
             yield from self._scheduler.hand_back(balanced, engine)
         engine.direct.clear()  # records of ended tasks may keep the engine, but must not keep tasks
         engine.balanced.clear()
+
+
+def _left(losses: list[Loss]) -> EnginesChanged:
+    return EnginesChanged([], [int(loss.engine.id) for loss in losses], [loss.reason for loss in losses])
 
 
 def _text(loss: Loss) -> str:

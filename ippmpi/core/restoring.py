@@ -15,7 +15,7 @@ import msgspec
 from ippmpi.core.balanced import Scheduler
 from ippmpi.core.direct import Direct
 from ippmpi.core.effects import Effect, Replay, Send
-from ippmpi.core.engine import Engine, EngineEvent
+from ippmpi.core.engine import Engine, EngineEvent, EngineState
 from ippmpi.core.ledger import Agent, Client, Ledger
 from ippmpi.core.orphans import Orphans
 from ippmpi.core.task import ENDED, HANDED, NOWHERE, BalancedTask, Ended, Event, State, Task
@@ -80,6 +80,7 @@ class Restoring:
         self._direct = direct
         self._orphans = orphans
         self._restored = False
+        self._untold: dict[Engine, Sequence[Held]] = {}  # what those have that have not joined yet
 
     # --- the past ---
 
@@ -105,6 +106,7 @@ class Restoring:
         peer, world_id = Peer(f"agent:{record.world}@{record.host}"), WorldId(record.world)
         engine = Engine(peer, world_id, record, ledger.limits.recent_tasks)
         engine.id = EngineId(record.id)
+        engine.move(EngineEvent.NAME)
         engine.move(EngineEvent.JOIN)
         world = ledger.worlds.setdefault(world_id, World(world_id, record.size))
         world.base = record.id - record.rank
@@ -139,17 +141,33 @@ class Restoring:
         """Learn what the *engines* of an agent have (*tasks*, one list each); send what has waited for it."""
         known: dict[EngineId, set[str]] = {}
         for engine, helds in zip(engines, tasks, strict=False):
-            if engine.id >= 0 and self._restored:  # else the hub knows who has what, and nobody takes it over
-                known[engine.id] = {held.task for held in helds if not held.absent}
-                for held in helds:
-                    if 0 <= held.attempt <= MOST_ATTEMPTS:
-                        self._note(held, engine)
+            if not self._restored:
+                break  # the hub knows who has what, and nobody takes it over
+            if engine.state in (EngineState.JOINING, EngineState.NAMED):
+                self._untold[engine] = helds
+                continue
+            known[engine.id] = {held.task for held in helds if not held.absent}
+            self._learn(engine, helds)
         if peer in self._ledger.returning:
             for message in self._ledger.returning.pop(peer):
                 left = self._still_wanted(message, known)
                 if left is not None:
                     yield Send(peer, left)
             yield from self._go_on()
+
+    def joined(self, engines: Sequence[Engine]) -> None:
+        """Learn what those have that have just joined: the store of an earlier life could not be written."""
+        for engine in engines:
+            self._learn(engine, self._untold.pop(engine, ()))
+
+    def forget(self, engine: Engine) -> None:
+        """What *engine* had is lost with it."""
+        self._untold.pop(engine, None)
+
+    def _learn(self, engine: Engine, helds: Sequence[Held]) -> None:
+        for held in helds:
+            if 0 <= held.attempt <= MOST_ATTEMPTS:
+                self._note(held, engine)
 
     def _still_wanted(self, message: Message, known: Mapping[EngineId, set[str]]) -> Message | None:
         """Return *message* for those of its engines that still have to do it and do not know it; None if none has.

@@ -50,7 +50,8 @@ class World:
     def complete(self) -> bool:
         """Whether every rank is there and was not told to stop."""
         return len(self.engines) == self.size and all(
-            engine.state in (EngineState.JOINING, EngineState.ALIVE) for engine in self.engines.values()
+            engine.state in (EngineState.JOINING, EngineState.NAMED, EngineState.ALIVE)
+            for engine in self.engines.values()
         )
 
     @property

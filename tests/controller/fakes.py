@@ -11,7 +11,7 @@ from ippmpi.net.conversation import Conversation, Delivery
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.frames import decode_link
-from ippmpi.wire.messages import Batch, Chunk, Content, Grant, Message, Reply
+from ippmpi.wire.messages import Batch, Chunk, Content, EnginesChanged, Grant, Message, Reply
 
 Callback = Callable[[], None]
 
@@ -90,6 +90,9 @@ class Brain:
 
     def content_failed(self, task: str, content: Content, reason: str) -> Iterator[Effect]:
         return self._play("content_failed", task, content, reason)
+
+    def stored(self, change: EnginesChanged) -> Iterator[Effect]:
+        return self._play("stored", change)
 
     def tick(self, now: float) -> Iterator[Effect]:
         return self._play("tick", now)

@@ -12,7 +12,7 @@ import pytest
 from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
 from ippmpi.controller.absences import Patience
 from ippmpi.controller.contents import REPEAT_S
-from ippmpi.controller.controller import Controller
+from ippmpi.controller.controller import HUNG_S, Controller
 from ippmpi.core.effects import Effect, Keep, Release, Replay, Send, Stop
 from ippmpi.core.restoring import Past, PastTask
 from ippmpi.errors import ProtocolError
@@ -31,6 +31,7 @@ from ippmpi.wire.messages import (
     Farewell,
     Message,
     Query,
+    RegisterEngines,
     Replies,
     Reply,
     Run,
@@ -339,6 +340,30 @@ def test_what_comes_twice_is_not_acknowledged_before_the_first_one_is_in_the_sto
     scene.records.commit()
     scene.pump()
     assert scene.agent.acked == [message]
+
+
+JOINED = EnginesChanged([EngineRecord(0, 0, "w", "h", 7)], [], [])
+
+
+def test_the_hub_goes_on_with_new_engines_when_the_store_has_them(scene: Scene) -> None:
+    scene.on(RegisterEngines, lambda peer, m: [Keep(TaskId(""), JOINED)])
+    scene.agent.say(RegisterEngines("w", 1, JOINED.joined))
+    scene.pump()
+    assert scene.brain.heard("stored") == []
+    scene.records.commit()
+    scene.pump()
+    assert scene.brain.heard("stored") == [[JOINED]]
+    assert len(scene.agent.acked) == 1
+
+
+def test_new_engines_do_not_wait_for_a_disk_that_hangs(scene: Scene) -> None:
+    scene.on(RegisterEngines, lambda peer, m: [Keep(TaskId(""), JOINED)])
+    scene.agent.say(RegisterEngines("w", 1, JOINED.joined))
+    scene.pump()
+    scene.loop.pass_time(HUNG_S)
+    scene.pump()
+    assert scene.brain.heard("stored") == [[JOINED]]
+    assert scene.agent.acked == []
 
 
 def test_a_reply_without_a_receiver_frees_its_content(scene: Scene) -> None:

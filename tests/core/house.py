@@ -52,15 +52,23 @@ class House:
         self.all: list[Effect] = []
         self.last: list[Effect] = []
         self.checks = True  # costs O(state) per call
+        self.stores = True  # who joins is in the store at once
         self._names = 0
 
     def took(self, effects: Iterable[Effect]) -> list[Effect]:
-        """Exhaust *effects*, check the tables."""
+        """Exhaust *effects*, check the tables; store at once who joins."""
         self.last = list(effects)
+        self._check()
+        changes = [e.message for e in self.last if isinstance(e, Keep) and isinstance(e.message, EnginesChanged)]
+        for change in changes if self.stores else []:
+            self.last += self.hub.stored(change)
+            self._check()
         self.all += self.last
+        return self.last
+
+    def _check(self) -> None:
         if self.checks:
             check(self.hub)
-        return self.last
 
     # --- what happens ---
 

@@ -15,6 +15,7 @@ OPEN, MET, IMPOSSIBLE = Verdict.OPEN, Verdict.MET, Verdict.IMPOSSIBLE
 def engine(number: int) -> Engine:
     made = Engine(agent(), WorldId("w"), records([number])[0], 10)
     made.id = EngineId(number)
+    made.move(EngineEvent.NAME)
     made.move(EngineEvent.JOIN)
     return made
 

@@ -32,6 +32,7 @@ from ippmpi.wire.messages import (
     Dependency,
     Display,
     EngineLost,
+    EnginesChanged,
     Failure,
     Farewell,
     Interrupt,
@@ -110,6 +111,9 @@ class Life(RuleBasedStateMachine):
             elif isinstance(effect, Send):
                 assert effect.peer in known | set(self.hub.ledger.clients) | set(self.hub.ledger.agents), effect
                 self.send(effect)
+        for effect in list(done):
+            if isinstance(effect, Keep) and isinstance(effect.message, EnginesChanged):
+                done += self.do(self.hub.stored(effect.message))
         return done
 
     def say(self, peer: Peer, message: Message, *, wrong: bool = False) -> list[Effect]:

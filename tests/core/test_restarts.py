@@ -114,6 +114,7 @@ class Model:
                 self.replies[message.task, message.engine] = message
             elif isinstance(message, EnginesChanged):
                 self.engines |= {record.id: record for record in message.joined}
+                self.take(self.hub.stored(message))
             if cause is not None and all(c is not cause for _, _, c in self.uncommitted):
                 assert line is not None
                 self.acknowledge(line, cause)

@@ -71,6 +71,50 @@ def test_engines_are_there_under_their_ids_before_their_agent_is() -> None:
     assert house.changes() == []
 
 
+def test_engines_get_work_when_the_store_knows_them_and_not_before() -> None:
+    house = House()
+    house.stores = False
+    house.client()
+    house.submit()
+    house.node([0, 1], 2)
+    (change,) = house.kept()
+    assert isinstance(change, EnginesChanged)
+    assert house.sent(Registered) == house.changes() == house.runs() == []
+    house.took(house.hub.stored(change))
+    assert house.sent(Registered) == [Registered("w", 0, [100, 101])]
+    assert [record.id for record in house.changes()[0].joined] == [0, 1]
+    assert house.runs() == [(agent(), "alice-1", [0])]
+    assert house.took(house.hub.stored(change)) == []
+
+
+def test_an_engine_that_is_lost_before_it_is_stored_never_joins() -> None:
+    house = House()
+    house.stores = False
+    house.client()
+    house.node([0, 1], 2)
+    (change,) = house.kept()
+    house.lose(1)
+    assert [e.left for e in house.kept()] == [[1]]
+    assert house.changes() == []
+    assert isinstance(change, EnginesChanged)
+    house.took(house.hub.stored(change))
+    assert [record.id for record in house.changes()[0].joined] == [0]
+    house.node([1], 2, pid=500)
+    (again,) = house.kept()
+    house.stop()
+    assert house.took(house.hub.stored(again)) == []
+
+
+def test_what_an_engine_has_that_the_store_never_knew_is_learnt_when_it_joins() -> None:
+    house = House()
+    house.took(house.hub.restore(Past([], [balanced(1)])))
+    back(house, ["alice-1"], [])
+    assert house.runs(ever=True) == []
+    house.client()
+    house.reply("alice-1", 0)
+    assert not house.live("alice-1")
+
+
 def test_a_request_waits_for_its_agent_and_goes_only_where_it_is_not_known() -> None:
     house = restored(direct(1, [0, 1]), direct(2, [0, 1]))
     assert house.runs() == []

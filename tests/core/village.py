@@ -160,6 +160,7 @@ class Village:
             elif isinstance(message, EnginesChanged):
                 self.engines |= {record.id: record for record in message.joined}
                 self.engines = {id_: r for id_, r in self.engines.items() if id_ not in message.left}
+                self.take(self.hub.stored(message))
             if cause is not None and line is not None and all(c is not cause for _, _, c in self.uncommitted):
                 self.acknowledge(line, cause)
 
