@@ -24,7 +24,7 @@ from ippmpi import binding, config, datapub
 from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.interrupts import HANDLED, Interrupts
-from ippmpi.engine.mpi import WorldFacts, world_facts
+from ippmpi.engine.mpi import WorldFacts, names, world_facts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
@@ -341,6 +341,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
     home = Home.enter()
+    home.namespace.offer(names(facts))
     Startup(home.namespace, home.shell, facts, _tell).run(settings, config.python_startup())
     output = capture()  # not before: nobody reads the pipes until the agent knows this engine
     _enable_faulthandler()
