@@ -521,7 +521,7 @@ ENGINE = [
     Row(
         "`input()`",
         "side:there_is_nobody_to_ask_for_input",
-        "`EOFError`, also in cells (there `StdinNotImplementedError` in ipyparallel); a console of `bind_kernel` is asked",
+        "`EOFError`, in cells too; who is at a console of `bind_kernel` is asked",
     ),
     Row("a hard death", "losses:a_task_that_ends_its_process_is_told_apart", "names rank, host, pid and cause"),
     Row("one request at a time, in order", "process:it_runs_what_it_is_asked_in_order"),
