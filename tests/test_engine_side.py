@@ -10,6 +10,7 @@ import pytest
 
 import ippmpi as ipp
 from clusters import defined, running
+from helpers import eventually
 
 MAIN = defined("""
     def engine_id():
@@ -98,3 +99,30 @@ def test_the_engine_knows_its_id(rc: ipp.Client) -> None:
 def test_an_engine_is_no_notebook(rc: ipp.Client) -> None:
     both(rc, "from ippmpi.client.notebook import in_notebook\nhere = in_notebook()")
     assert rc[0].pull("here").get(10) is False
+
+
+def test_there_is_nobody_to_ask_for_input(rc: ipp.Client) -> None:
+    for code in ("input('who? ')", "import sys; sys.stdin.readline() or 1 / 0"):
+        with pytest.raises(ipp.CompositeError):
+            both(rc, code)
+    with pytest.raises(EOFError):
+        rc[0].apply_sync(input)
+
+
+def test_a_thread_of_a_task_goes_on_behind_it_and_can_be_looked_at(rc: ipp.Client) -> None:
+    both(
+        rc,
+        "import threading\nstep, stop = 0, threading.Event()\n"
+        "def simulate():\n    global step\n    while not stop.wait(0.001): step += 1\n"
+        "thread = threading.Thread(target=simulate); thread.start()",
+    )
+    first = rc[:].pull("step").get(10)
+    eventually(lambda: all(a > b for a, b in zip(rc[:].pull("step").get(10), first, strict=True)))
+    rc[:].execute("stop.set(); thread.join()", block=True)
+
+
+def test_cells_are_numbered_and_their_history_is_there(rc: ipp.Client) -> None:
+    both(rc, "%reset -f in out\nx = 'first'")
+    both(rc, "x * 2")
+    assert all("x * 2" in text for text in both(rc, "%history").stdout)
+    assert rc[0].pull("list(Out.values())").get(10) == ["firstfirst"]

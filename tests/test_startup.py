@@ -37,6 +37,7 @@ def test_files_and_commands_have_run_before_an_engine_joins(tmp_path: Path, monk
     script.write_text("c = 'script'")
     monkeypatch.setenv(config.variable(config.EngineSettings, "startup_script"), str(script))
     with running(tmp_path, 2) as (_, rc):
+        assert rc[:].pull(["mpi_rank", "mpi_size", "MPI.COMM_WORLD.rank"]).get(10) == [[0, 2, 0], [1, 2, 1]]
         assert rc[:].pull(["b", "c"]).get(10) == [[[0, 1, 2], "script"]] * 2
 
 

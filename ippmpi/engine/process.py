@@ -25,12 +25,12 @@ from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
 from ippmpi.engine.exchange import Exchange
 from ippmpi.engine.interrupts import HANDLED, Interrupts
-from ippmpi.engine.mpi import WorldFacts, world_facts
+from ippmpi.engine.mpi import WorldFacts, names, world_facts
 from ippmpi.engine.namespace import Namespace
 from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.publishing import Publishing
-from ippmpi.engine.requests import ASIDE, Requests
+from ippmpi.engine.requests import Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
 from ippmpi.engine.startup import Startup
@@ -201,7 +201,7 @@ class Engine:
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         until = time.monotonic() + TOGETHER_S
         while (work := requests.take()) is not None:
-            if work.op == ASIDE:
+            if work.op is None:
                 self._run_aside(work.content)
                 return
             self._output.begin(work.task, known=work.sole)
@@ -379,6 +379,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
     home = Home.enter()
+    home.namespace.offer(names(facts))
     Startup(home.namespace, home.shell, facts, _tell).run(settings, config.python_startup())
     output = capture()  # not before: nobody reads the pipes until the agent knows this engine
     _enable_faulthandler()

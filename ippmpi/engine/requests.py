@@ -56,17 +56,15 @@ class Performer(Protocol):
 class Work(NamedTuple):
     """What the main thread has to do. A failure instead of content: there is none, and why.
 
+    Without ``op`` it is no request: the content is a call of ours, for which there is no reply.
     ``sole``: whatever is printed from now on can only be its output, also for the agent.
     """
 
     task: str
-    op: str
+    op: str | None
     content: Buffer | Unread | Failure | Callable[[], None]
     sole: bool = False
 
-
-ASIDE = "aside"
-"""The operation of what is no request: its content is a call of ours, for which there is no reply."""
 
 LOST = "it has run, and its result is lost: the controller that took it could not store it, and was then killed"
 
@@ -84,7 +82,7 @@ class Request:
     ) -> None:
         """Wait for *arriving* if there is no *content* yet."""
         self.task = run.task
-        self.op = run.op
+        self.op: str | None = run.op
         self.attempt = run.attempt
         self.content = content
         self.arriving = arriving
@@ -158,7 +156,9 @@ class Requests:
 
     def add(self, name: str, call: Callable[[], None]) -> None:
         """Queue *call* behind what is ready."""
-        self._ready.append(Request(Run(name, ASIDE, [], []), call))
+        request = Request(Run(name, "", [], []), call)
+        request.op = None
+        self._ready.append(request)
 
     def _queue(self, run: Run, *, sole: bool) -> None:
         request = self._known[run.task] = self._request(run)

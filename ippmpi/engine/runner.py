@@ -153,8 +153,15 @@ class Runner:
         return None
 
     def pull(self, names: object) -> object:
-        """Evaluate an expression, or each of a list."""
-        return self._namespace.pull(cast("str | list[str]", names))
+        """Evaluate an expression, or each of a list. The names that a shell brings are there before it is started."""
+        wanted = cast("str | list[str]", names)
+        try:
+            return self._namespace.pull(wanted)
+        except NameError as error:
+            if self._shell.started or error.name not in ("In", "Out"):
+                raise
+        self._shell.get_ipython()
+        return self._namespace.pull(wanted)
 
     def clear(self, nothing: object) -> object:  # noqa: ARG002 - every operation takes one value
         """Forget all names but the initial ones, and what tasks have left here."""

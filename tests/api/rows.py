@@ -63,6 +63,12 @@ FILES = {
     "two_hosts": "test_two_hosts.py",
     "sessions": "test_sessions.py",
     "shell": "engine/test_shell.py",
+    "ctl": "controller/test_process.py",
+    "intake": "core/test_intake.py",
+    "keeper": "store/test_keeper.py",
+    "process": "engine/test_process.py",
+    "queue": "core/test_queue.py",
+    "restart": "test_controller_restart.py",
     "kernel": "test_kernel.py",
     "side": "test_engine_side.py",
     "startup": "engine/test_startup.py",
@@ -733,8 +739,44 @@ SCHEDULER = [
         'SQLite, always on; `store = "none"` switches it off',
     ),
     Row(
-        "records: `header`, `content`, `buffers`, `result_*`, `execute_*`",
-        note="left out: pickled values are got by `get_result`",
+        "`NoDB`",
+        "keeper:a_store_without_records_says_so_when_it_is_asked",
+        '`store = "none"`; questions about the past are errors that say so',
+    ),
+    Row("`DictDB`, `MongoDB`, `--dictdb`, `--mongodb`", note="left out: there is one store, on disk, and no service"),
+    Row(
+        "`size_limit`, `record_limit`",
+        "keeper:beyond_the_bytes_the_oldest_finished_go_with_their_replies",
+        "`store_bytes`, `store_requests`, `store_age_s`; what runs stays",
+    ),
+    Row(
+        "`filename`, `location` of the store",
+        "ctl:records_in_a_folder_of_the_user_outlive_the_controller",
+        "`store_dir`",
+    ),
+    Row(
+        "records: `msg_id`, `client_uuid`, `label`, `queue`, `submitted`, `started`, `completed`, `received`, `error`, "
+        "`stdout`, `stderr`",
+        "questions:records_have_what_is_known_of_a_task",
+        "also `op`, `state` and `engines`",
+    ),
+    Row(
+        "records: `engine_uuid`, `resubmitted`, `header`, `content`, `buffers`, `result_*`, `execute_*`",
+        note="left out: `engines` says where; pickled values are got by `get_result`",
+    ),
+    Row(
+        "displays are kept too",
+        "keeper:output_and_displays_come_back_in_their_order",
+        "in ipyparallel they cannot be recovered",
+    ),
+    Row(
+        "`queue` of all clients, first come first served",
+        "queue:groups_that_become_equal_are_drained_in_order_of_submission",
+    ),
+    Row(
+        "what the scheduler knows of tasks that have ended",
+        "intake:a_task_that_was_forgotten_cannot_be_depended_on",
+        "is bounded; in ipyparallel it only grows",
     ),
 ]
 
@@ -748,6 +790,37 @@ ENGINE = [
     Row("`%matplotlib inline`", "side:inline_figures_are_displays"),
     Row("`%whos`, `%cd`, `%load_ext`, `%%writefile`, `%%capture`", "side:other_magics"),
     Row("rich displays", "shell:displays_are_bundles"),
+    Row(
+        "names at the start: `In`, `Out`, `get_ipython`",
+        "startup:a_shell_s_names_are_there_before_it_is_started",
+        "IPython itself is loaded when it is first needed",
+    ),
+    Row(
+        "`MPI`, `mpi_rank`, `mpi_size` (`--mpi`)",
+        "startups:files_and_commands_have_run_before_an_engine_joins",
+        "on ranks of MPI; `init_mpi` is the startup command",
+    ),
+    Row(
+        "`''` is first on `sys.path`, `work_dir`",
+        "process:files_of_the_current_folder_can_be_imported",
+    ),
+    Row(
+        "`input()`",
+        "side:there_is_nobody_to_ask_for_input",
+        "`EOFError`, in cells too; who is at a console of `bind_kernel` is asked",
+    ),
+    Row("a hard death", "losses:a_task_that_ends_its_process_is_told_apart", "names rank, host, pid and cause"),
+    Row("one request at a time, in order", "process:it_runs_what_it_is_asked_in_order"),
+    Row("threads in engines go on behind a task", "side:a_thread_of_a_task_goes_on_behind_it_and_can_be_looked_at"),
+    Row("`%history`, `In` and `Out` on engines", "side:cells_are_numbered_and_their_history_is_there"),
+    Row("SIGTERM ends an engine in good order", "process:sigterm_ends_an_idle_engine_in_good_order"),
+    Row(
+        "`max_heartbeat_misses`: no controller any more",
+        "restart:engines_leave_when_no_controller_comes_back",
+        "`controller_wait_s` of `[agent]`",
+    ),
+    Row("`enable_nanny`, heartbeats, `hb_*`", note="left out: each node has one agent, which watches its ranks"),
+    Row("widgets of engines in a notebook", note="not yet: notebooks follow later"),
     Row("`publish_data`", "publishing:published_data_is_seen_while_the_function_runs_and_the_last_of_it_stays"),
     Row("`sys.exit` in a task", "runner:nothing_that_code_raises_ends_the_engine"),
     Row("SIGINT interrupts the code", "interrupting:sigint_interrupts_running_code_within_a_second"),

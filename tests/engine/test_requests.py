@@ -405,12 +405,12 @@ def test_a_call_that_is_no_request_has_its_turn_and_no_reply() -> None:
     agent.requests.add("kernel-1", lambda: called.append(1))
     agent.say(Run("a-2", "apply", [3], [Content(inline=b"2", size=1)]))
     taken = [agent.requests.take() for _ in range(3)]
-    assert [work and work.op for work in taken] == ["apply", "aside", "apply"]
+    assert [work and work.op for work in taken] == ["apply", None, "apply"]
     assert taken[1] is not None
     assert callable(taken[1].content)
     taken[1].content()
     assert called == [1]
     assert agent.requests.take() is None
-    agent.say(Revoke("kernel-1", interrupt=True))  # of nobody's task
+    agent.say(Revoke("kernel-1", [3], interrupt=True))  # of nobody's task
     assert agent.replies == []
     assert agent.interrupted == []

@@ -94,6 +94,12 @@ def test_what_fails_is_told_with_rank_host_and_file_and_the_rest_runs(
     assert bench.names["went_on"]
 
 
+def test_a_shell_s_names_are_there_before_it_is_started(bench: Any) -> None:
+    assert not bench.shell.started
+    assert bench.do("pull", ["Out", "len(In)"]) == [{}, 1]
+    assert bench.reply("pull", "other").failure.ename == "NameError"
+
+
 def test_a_file_that_is_missing_is_told(run: Callable[..., list[str]], tmp_path: Path) -> None:
     (said,) = run(startup_script=str(tmp_path / "none.py"))
     assert f"rank 3 on c1: {tmp_path}/none.py: FileNotFoundError: " in said
