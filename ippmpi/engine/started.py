@@ -93,8 +93,8 @@ def _of_proxy(ancestors: Iterable[Sequence[str]]) -> str:
 
 
 def _of_batch_job(environ: Mapping[str, str]) -> str:
-    """Return the batch job's id: right as long as a job script starts its engines once."""
-    names = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
+    """Return the id of the application, or of the batch job: right as long as a job script starts its engines once."""
+    names = ("PALS_APID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
     return next((f"{name}={environ[name]}" for name in names if environ.get(name)), "")
 
 

@@ -232,6 +232,24 @@ wait
     assert profile_files(home) == []
 
 
+@mpi
+def test_an_engine_with_mpi_but_without_mpiexec_is_a_world_of_one(
+    script: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    process = script(
+        """#!/bin/bash
+ipcontroller --profile=a &
+ipengine --profile=a --mpi &
+ipengine --profile=a --mpi &
+python work.py a 2
+kill %1
+wait
+"""
+    )
+    assert "ranks [(0, 1), (0, 1)]\n" in finish(process, home)
+    assert profile_files(home) == []
+
+
 def test_an_engine_takes_its_connection_from_the_environment_and_does_not_pass_it_on(
     script: Callable[..., subprocess.Popen[str]], home: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_without_a_sign_of_the_starter_the_batch_job_names_the_world() -> None:
     one = find_job({"PMI_SIZE": "2", "PBS_JOBID": "17.server"}, [])
     assert isinstance(one, MpiJob)
     assert one == find_job({"PMI_SIZE": "2", "PBS_JOBID": "17.server"}, [["bash"]])
+    assert one != find_job({"PMI_SIZE": "2", "PBS_JOBID": "17.server", "PALS_APID": "3"}, [])
 
 
 @pytest.mark.parametrize("environ", [{"PMI_SIZE": "2"}, {"PMIX_RANK": "0"}, {"PMI_SIZE": "many", "JOB_ID": "3"}])
