@@ -139,6 +139,7 @@ def _fill_cache(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ClusterSettings, WHICH)
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="list at most so many (default: 100)")
     _add_output(parser)
+    _add_common(parser, ClusterSettings)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
