@@ -399,6 +399,15 @@ def test_of_two_ranks_of_one_node_one_may_die_while_the_other_waits_for_its_valu
             waiting.get(20)
 
 
+def test_a_value_goes_from_host_to_host_by_the_wire(tmp_path: Path) -> None:
+    with running(tmp_path, 1, "local", environment={"IPPMPI_AGENT_TRANSPORT": "tcp"}) as (cluster, rc):
+        cluster.start_engines_sync(1, engines="local")
+        rc.wait_for_engines(2, timeout=30)
+        for size in (10, LARGE):
+            handle = rc[1].apply_sync(WORK.made, size, keep=True)
+            assert rc[0].apply_sync(WORK.total, handle) == np.arange(size, dtype=float).sum()
+
+
 @pytest.mark.parametrize("size", [10, LARGE], ids=["small", "large"])
 def test_values_outlive_the_controller(own: Any, size: int) -> None:
     cluster, rc = own
