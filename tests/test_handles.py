@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import ippmpi as ipp
+from chaos.harm import agents
 from clusters import defined, running
 from helpers import eventually
 from ippmpi.wire.handles import Handle
@@ -399,6 +400,15 @@ def test_of_two_ranks_of_one_node_one_may_die_while_the_other_waits_for_its_valu
             waiting.get(20)
 
 
+def test_a_value_goes_from_host_to_host_by_the_wire(tmp_path: Path) -> None:
+    with running(tmp_path, 1, "local", environment={"IPPMPI_AGENT_TRANSPORT": "tcp"}) as (cluster, rc):
+        cluster.start_engines_sync(1, engines="local")
+        rc.wait_for_engines(2, timeout=30)
+        for size in (10, LARGE):
+            handle = rc[1].apply_sync(WORK.made, size, keep=True)
+            assert rc[0].apply_sync(WORK.total, handle) == np.arange(size, dtype=float).sum()
+
+
 @pytest.mark.parametrize("size", [10, LARGE], ids=["small", "large"])
 def test_values_outlive_the_controller(own: Any, size: int) -> None:
     cluster, rc = own
@@ -444,4 +454,29 @@ def test_an_agent_that_is_killed_while_a_value_is_waited_for_is_replaced(tmp_pat
         assert waiting.get(30) == np.arange(LARGE, dtype=float).sum()
         nap.get(10)
         del handle, waiting
+        gone(rc)
+
+
+def test_pipelines_go_on_while_agents_and_the_controller_are_killed(tmp_path: Path) -> None:
+    profile = tmp_path / "profile"
+    sizes = [10, 20_000, LARGE, 30]
+    expected = float(sum(np.arange(size, dtype=float).sum() for size in sizes))
+    with running(profile, 2, "local") as (cluster, rc):
+        cluster.start_engines_sync(1, engines="local")
+        rc.wait_for_engines(3, timeout=30)
+        lbv = rc.load_balanced_view()
+        for round_ in range(4):
+            handles = lbv.map_async(WORK.made, sizes, keep=True).get(30)
+            sums = [rc[n % 3].apply_async(WORK.total, *handles) for n in range(6)]
+            sums += [lbv.apply_async(WORK.total, *handles) for _ in range(6)]
+            if round_ % 2:
+                process = cluster.controller
+                os.kill(process.identity.pid, signal.SIGKILL)
+                eventually(lambda: process.poll() is not None)  # noqa: B023
+            if round_ != 1:
+                os.kill(eventually(lambda: agents(profile))[0], signal.SIGKILL)
+            if round_ % 2:
+                cluster.restore_controller_sync()
+            assert [result.get(60) for result in sums] == [expected] * 12
+            del handles, sums
         gone(rc)

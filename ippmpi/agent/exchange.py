@@ -61,7 +61,7 @@ class Exchange:
 
         self._here[asking] = (holder, lost)
         holder.waiting.add(lost)
-        self._hand_on(delivery.raw, holder, delivery.done)
+        self._hand_on(encode(msgspec.structs.replace(message, here=True)), holder, delivery.done)
 
     def hand_on_fetch(self, delivery: Delivery) -> None:
         """Take the question of an engine elsewhere. The controller answers if the one asked is gone."""

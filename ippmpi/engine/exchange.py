@@ -79,7 +79,7 @@ class Exchange:
     """One rank's part. ``resolve`` belongs to whoever unpickles, the ``on_`` methods to the link's loop."""
 
     def __init__(self, kept: Keeping, post: Post, folder: str = "") -> None:
-        """Give out *kept*; a large value may become a file in *folder*, see ``memory.store``."""
+        """Give out *kept*; a large value for another node may become a file in *folder*, see ``memory.store``."""
         self._kept = kept
         self._post = post
         self._folder = folder
@@ -201,7 +201,7 @@ class Exchange:
 
     def _give(self, message: Fetch, entry: Entry) -> None:  # the loop, or a thread of its own
         try:
-            content, memory = store(pack(entry.value, entry.pickler), self._folder)
+            content, memory = store(pack(entry.value, entry.pickler), "" if message.here else self._folder)
         except Exception as error:  # whatever a __reduce__ of the user's raises
             why = f"it cannot be sent from {entry.kept.where()}: {type(error).__name__}: {error}"
             self._post.call_soon(partial(self._fail, message, why))

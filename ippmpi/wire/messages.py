@@ -414,7 +414,8 @@ class Display(Message, frozen=True):
 class Fetch(Message, frozen=True):
     """``engine`` needs what ``task`` has kept on ``holder``, for a task that runs on it.
 
-    ``number`` counts its questions: only the answer to the last one is of use. One may be asked again.
+    ``number`` counts its questions: only the answer to the last one is of use. One may be asked again. ``here``: both
+    are on one node, says its agent, and the answer will not leave it.
     """
 
     ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> agent, agent -> engine"
@@ -422,6 +423,7 @@ class Fetch(Message, frozen=True):
     number: int
     holder: int
     task: str
+    here: bool = False
 
 
 class Fetched(Message, frozen=True):

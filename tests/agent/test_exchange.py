@@ -44,7 +44,7 @@ def test_two_ranks_of_a_node_need_no_controller(node: Node, exchange: Exchange, 
     asking, holder = engines
     question = Parcel(asking.conversation, HERE)
     exchange.on_fetch(question)
-    assert holder.conversation.sent == [HERE]
+    assert holder.conversation.sent == [Fetch(0, 1, 1, "a-1", here=True)]
     holder.conversation.ack()
     answer = Parcel(holder.conversation, Fetched(0, 1, SMALL))
     exchange.on_fetched(answer)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,21 @@ def test_a_large_value_is_given_by_a_thread_and_its_file_closed_when_the_next_ow
     assert ack is not None
     ack()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_a_value_that_may_leave_the_node_becomes_a_file_for_the_controller(tmp_path: Path, here: bool) -> None:
+    rank = Rank()
+    exchange = Exchange(rank.kept, rank.line, str(tmp_path))
+    rank.kept.keep("a-1", np.zeros(LARGE))
+    exchange.on_fetch(Parcel(Fetch(7, 4, 3, "a-1", here)))
+    eventually(lambda: rank.line.soon)
+    rank.line.turn()
+    (answer,), (ack,) = rank.line.sent, rank.line.acks
+    assert isinstance(answer, Fetched)
+    assert ("memfd" in os.readlink(answer.content.path)) is here
+    assert ack is not None
+    ack()
 
 
 def test_what_is_not_here_or_cannot_be_pickled_is_refused(rank: Rank) -> None:

@@ -47,7 +47,7 @@ MESSAGES: list[m.Message] = [
     m.Replies("a-1", [m.Reply("a-1", 3, CONTENTS[0]), m.Reply("a-1", 4, m.Content(), FAILURE, 1.0, 2.0, 1)]),
     m.Output("a-1", 3, "stdout", b"\xff text"),
     m.Display("a-1", 3, b"\x80"),
-    m.Fetch(3, 1, 2, "a-1"),
+    m.Fetch(3, 1, 2, "a-1", True),
     m.Fetched(3, 1, CONTENTS[0], FAILURE),
     m.Published("a-1", 3, {"step": b"\x01"}),
     m.EngineReady("w1", 3, 4, 2, 4711, "c1", 99, 7, 8, True, 3, {"a-2": 0}, {"a-1": 1}, "a-2"),
