@@ -26,6 +26,7 @@ from ippmpi.client.engines import Engines
 from ippmpi.client.failures import lost_on_the_way, to_error
 from ippmpi.client.parts import Part
 from ippmpi.client.transport import Incoming, Receiver, Transport
+from ippmpi.client.usual import usual
 from ippmpi.errors import IppmpiError, RemoteError
 from ippmpi.wire.messages import (
     INLINE_LIMIT,
@@ -119,7 +120,7 @@ class Requests:
         self.engines = Engines()
         self.beginnings = Beginnings(self)
         self.pending: dict[str, Pending] = {}
-        self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.pickler = ""  # of calls and their results, one of ``PICKLERS``; empty: the usual one
         self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
@@ -174,7 +175,7 @@ class Requests:
 
     def pack(self, value: object) -> Blob:
         """Pickle *value* as this client wants it; raises what pickling raises."""
-        return pack(value, self.pickler)
+        return pack(value, self.pickler or usual())
 
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""
