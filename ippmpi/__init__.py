@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ippmpi.client.mapresults import AsyncMapResult
     from ippmpi.client.results import AsyncResult
     from ippmpi.client.stored import AsyncHubResult
+    from ippmpi.client.usual import use_cloudpickle, use_dill, use_pickle
     from ippmpi.client.views import DirectView
     from ippmpi.cluster import Cluster, ClusterManager
     from ippmpi.datapub import publish_data
@@ -120,6 +121,9 @@ __all__ = [
     "remote",
     "require",
     "unwrap_exception",
+    "use_cloudpickle",
+    "use_dill",
+    "use_pickle",
     "version_info",
     "wrap_exception",
 ]
@@ -153,6 +157,9 @@ _HOMES = {
     "remote": "ippmpi.client.functions",
     "require": "ippmpi.client.conditional",
     "publish_data": "ippmpi.datapub",
+    "use_cloudpickle": "ippmpi.client.usual",
+    "use_dill": "ippmpi.client.usual",
+    "use_pickle": "ippmpi.client.usual",
 }
 """Where public names live; all others are exceptions, and functions about them."""
 

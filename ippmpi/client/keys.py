@@ -89,7 +89,7 @@ class Walk:
         kind = type(value)
         atom = _ATOMS.get(kind)
         if atom is not None:
-            self.mark(kind.__name__, atom(value))
+            self._hash.update(_encoded(kind, atom(value)))
             return
         if kind is tuple and _is_plain(value, DEPTH):
             self.sequence("tuple", value)  # type: ignore[arg-type]
@@ -146,15 +146,20 @@ class Walk:
         if any(items is each for each in self._open_sets):
             raise self.fail("a set contains itself")
         self._open_sets.append(items)
-        digests = []
-        for item in items:
-            walk = Walk(self)
-            walk.add(item)
-            digests.append(walk.digest())
+        elements = sorted(map(self._element, items))
         self._open_sets.pop()
-        self.mark(tag, count=len(digests))
-        for digest in sorted(digests):
-            self.mark("element", digest)
+        self.mark(tag, count=len(elements))
+        for element in elements:
+            self._hash.update(element)
+
+    def _element(self, item: object) -> bytes:
+        kind = type(item)
+        atom = _ATOMS.get(kind)
+        if atom is not None:
+            return _encoded(kind, atom(item))
+        walk = Walk(self)
+        walk.add(item)
+        return b"element:" + walk.digest()
 
     def _array(self, value: Any) -> None:
         kind = value.dtype
@@ -216,6 +221,10 @@ def _is_plain(value: Any, depth: int) -> bool:
     )
 
 
+def _encoded(kind: type, data: bytes) -> bytes:
+    return b"%s:%d;%s" % (_NAMES[kind], len(data), data)
+
+
 def _complex(value: complex) -> bytes:
     return struct.pack("<2d", value.real, value.imag)
 
@@ -231,6 +240,9 @@ _ATOMS: dict[type, Callable[[Any], bytes]] = {
     type(...): lambda _: b"",
     type(NotImplemented): lambda _: b"",
 }
+
+
+_NAMES = {kind: kind.__name__.encode() for kind in _ATOMS}
 
 
 def _method(walk: Walk, value: MethodType) -> None:

@@ -27,6 +27,7 @@ from ippmpi.client.failures import lost_on_the_way, to_error
 from ippmpi.client.handles import Keeper, near
 from ippmpi.client.parts import Part
 from ippmpi.client.transport import Incoming, Receiver, Transport
+from ippmpi.client.usual import usual
 from ippmpi.errors import IppmpiError, RemoteError
 from ippmpi.wire.handles import seen
 from ippmpi.wire.messages import (
@@ -123,7 +124,7 @@ class Requests:
         self.beginnings = Beginnings(self)
         self.keeper = Keeper(self)
         self.pending: dict[str, Pending] = {}
-        self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.pickler = ""  # of calls and their results, one of ``PICKLERS``; empty: the usual one
         self.show_first_error = True
         self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
@@ -187,13 +188,15 @@ class Requests:
 
     def pack(self, value: object) -> Blob:
         """Pickle *value* as this client wants it; raises what pickling raises."""
-        return pack_noting(value, self.pickler) if seen else pack(value, self.pickler)
+        pickler = self.pickler or usual()
+        return pack_noting(value, pickler) if seen else pack(value, pickler)
 
     def pack_call(self, function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Blob:
         """Pickle a call as this client wants it; raises what pickling raises."""
+        pickler = self.pickler or usual()
         if seen:
-            return pack_noting((function, args, kwargs), self.pickler)
-        return pack_call(function, args, kwargs, self.pickler)
+            return pack_noting((function, args, kwargs), pickler)
+        return pack_call(function, args, kwargs, pickler)
 
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""

@@ -124,9 +124,9 @@ NAMES = [
     Row("`TimeoutError` is the builtin", "results:a_timeout_says_what_is_missing_and_from_whom"),
     Row("`ALL_COMPLETED`, `FIRST_COMPLETED`, `FIRST_EXCEPTION`", "results:waiting_for_some_gives_sets_of_pieces"),
     Row(
-        "`use_dill`, `use_cloudpickle`, `use_pickle`",
-        "real:other_clients_do_not_notice_that_one_uses_dill",
-        "methods of views only; for one client, not for the process",
+        "`use_dill`, `use_cloudpickle`, `use_pickle` of the package",
+        "options:a_module_wide_pickler_is_that_of_clients_that_were_not_told_another_one",
+        "for the clients of this process that no view has told another one; nothing is replaced",
     ),
     Row(
         "`can`, `uncan`, `can_map`, `uncan_map`, `serialize_object`, `PrePickled`, ...",
@@ -357,7 +357,7 @@ VIEWS = [
     Row(
         "`use_dill`, `use_cloudpickle`, `use_pickle`",
         "real:other_clients_do_not_notice_that_one_uses_dill",
-        "methods of views only; for one client, not for the process",
+        "for one client, not for the process",
     ),
     Row("`abort`, `shutdown`, `queue_status` of a view", "own:a_view_asks_for_its_own_engines"),
     Row("`purge_results`, `get_result` of a view", "own:a_result_of_the_history_is_found_by_its_position"),

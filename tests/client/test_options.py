@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from client.fakes import FakeHub
 from ippmpi.client import options
 from ippmpi.client.client import Client
 from ippmpi.client.options import folder_of
+from ippmpi.wire import picklers
+from ippmpi.wire.picklers import PICKLERS
 
 
 def test_what_means_nothing_here_is_accepted_with_a_warning_that_says_why() -> None:
@@ -66,3 +69,27 @@ def test_closing_takes_the_linger_that_people_know() -> None:
     rc.close(linger=1)
     rc.close(0)
     assert "closed" in repr(rc)
+
+
+def test_a_module_wide_pickler_is_that_of_clients_that_were_not_told_another_one() -> None:
+    def pickler_of(rc: Client) -> str:
+        return PICKLERS[int.from_bytes(rc.requests.pack(1).join()[4:8], "little")]
+
+    with Client(_connect=FakeHub().connect) as one, Client(_connect=FakeHub().connect) as other:
+        other[:].use_pickle()
+        try:
+            ipp.use_cloudpickle()
+            assert (pickler_of(one), pickler_of(other)) == ("cloudpickle", "auto")
+            with Client(_connect=FakeHub().connect) as later:
+                assert pickler_of(later) == "cloudpickle"
+                assert later[0].apply_sync(abs, -1) == 1
+        finally:
+            ipp.use_pickle()
+        assert pickler_of(one) == "auto"
+
+
+def test_a_module_wide_dill_needs_dill(monkeypatch: pytest.MonkeyPatch) -> None:
+    picklers._dill_pickler.cache_clear()
+    monkeypatch.setitem(sys.modules, "dill", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install dill"):
+        ipp.use_dill()

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from controller.test_controller import BIG, CLIENT, TASK, Scene
-from ippmpi.core.effects import Cached, Consult, Effect, Found, Keep, Recall, Remember, Send
+from ippmpi.core.effects import Cached, Consult, Effect, Found, Keep, Recall, Remember, Replay, Send
+from ippmpi.core.restoring import Past
 from ippmpi.ids import TaskId
 from ippmpi.store.cachefile import Value
-from ippmpi.wire.messages import Answer, CacheKey, Content, Placement, Query, Reply, Submit
+from ippmpi.wire.messages import Answer, CacheKey, Content, Placement, Query, Reply, StillWaiting, Submit
 
 KEY = CacheKey("aa", "f")
 OTHER = TaskId("ab12-2")
@@ -136,3 +137,24 @@ def test_questions_about_the_cache_are_answered_by_it(scene: Scene) -> None:
     assert job == Cached()
     assert [d.message for d in scene.client.got] == [Answer(3, msgspec.msgpack.encode({"entries": []}))]
     assert scene.records.jobs == []
+
+
+def test_a_large_cached_value_that_its_client_had_not_taken_is_sent_again_after_a_restart(scene: Scene) -> None:
+    scene.on("recalled", hit)
+    submit(scene, Content(b"blob", 4))
+    answer(scene, cached_file(scene))
+    stored = scene.records.kept[-1].message
+    again = Scene(scene.spool.folder)
+    again.records.kept.append(Keep(TASK, stored))
+    again.controller.restore(Past(spooled=[stored]))
+    again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [])])
+    again.client.say(StillWaiting([]))
+    again.pump()
+    (reply,) = [d.message for d in again.client.got]
+    assert isinstance(reply, Reply)
+    sink, ends = again.pull(again.client, reply.content)
+    assert (reply.engine, bytes(sink.data), ends) == (-1, BIG, [True])
+    again.client.got[0].done()
+    again.pump()
+    assert len(again.spool) == 0
+    again.spool.close()
