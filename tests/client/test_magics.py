@@ -210,6 +210,8 @@ def test_a_client_in_ipython_brings_the_magics(tmp_path: Path, monkeypatch: pyte
     shell.history_manager.enabled = False  # type: ignore[union-attr]
     try:
         hub = FakeHub()
+        shell.run_cell("%load_ext ippmpi")
+        assert "ippmpi" in shell.extension_manager.loaded
         with ipp.Client(_connect=hub.connect) as rc:
             shell.run_cell("%px a = 5")
             assert rc[:]["a"] == [5] * 4
