@@ -176,3 +176,7 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """List the public names."""
     return sorted(__all__)
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Do nothing for ``%load_ext ippmpi``: the first ``Client`` in an IPython brings the magics."""

@@ -355,6 +355,11 @@ def ipython_folder() -> Path:
     return Path(os.environ.get("IPYTHONDIR") or "~/.ipython").expanduser()
 
 
+def noninteractive(environ: Mapping[str, str] | None = None) -> bool:
+    """Say whether ``IPP_NONINTERACTIVE`` forbids progress bars."""
+    return bool((os.environ if environ is None else environ).get("IPP_NONINTERACTIVE"))
+
+
 def use_ipython_folder(folder: str | Path) -> None:
     """Let *folder* be that of the IPython profiles for this process, and for those that it starts."""
     os.environ["IPYTHONDIR"] = str(Path(folder).expanduser().absolute())
@@ -363,11 +368,6 @@ def use_ipython_folder(folder: str | Path) -> None:
 def take_connection_variable() -> str:
     """Return what ``IPP_CONNECTION_INFO`` holds, "" without it; programs that are started from now on do not get it."""
     return os.environ.pop(CONNECTION_VARIABLE, "")
-
-
-def quiet() -> bool:
-    """Say whether ``IPP_NONINTERACTIVE`` asks for no progress bars, also in IPython."""
-    return os.environ.get("IPP_NONINTERACTIVE", "") not in ("", "0")
 
 
 def profile_folder(profile: str | None = None, profile_dir: str | Path | None = None) -> Path:

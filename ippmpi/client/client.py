@@ -16,7 +16,6 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
-from ippmpi import config
 from ippmpi.client.balanced import LoadBalancedView
 from ippmpi.client.broadcast import BroadcastView
 from ippmpi.client.connect import find_connection
@@ -33,6 +32,7 @@ from ippmpi.client.transport import LinkTransport, Receiver, Transport, dial_for
 from ippmpi.client.tunnel import tunnel
 from ippmpi.client.views import DirectView
 from ippmpi.client.worlds import Starter, Worlds
+from ippmpi.config import noninteractive
 from ippmpi.wire.messages import Query, SendSignal, Shutdown
 
 
@@ -222,7 +222,8 @@ class Client(Questions):
             raise TypeError("wait_for_engines() needs a number: this client was not made by a Cluster")
         from ippmpi.client.waiting import wait_for_engines
 
-        show = block and (running_shell() is not None and not config.quiet() if interactive is None else interactive)
+        usual = running_shell() is not None and not noninteractive()
+        show = block and (usual if interactive is None else interactive)
         return wait_for_engines(self.requests.engines, n, seconds(timeout), block=block, interactive=show)
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:

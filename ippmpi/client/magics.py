@@ -109,11 +109,11 @@ class Magics:
         self.last: AsyncResult | None = None
         self._defaults: dict[str, Any] = {
             "block": None,
-            "stream": not config.quiet(),
+            "stream": not config.noninteractive(),
             "fold": True,
             "targets": None,
             "verbose": False,
-            "progress_after": -1.0 if config.quiet() else PROGRESS_AFTER_S,
+            "progress_after": -1.0 if config.noninteractive() else PROGRESS_AFTER_S,
             "signal_on_interrupt": "SIGINT",
         }
 

@@ -558,6 +558,7 @@ MAGICS = [
     Row("`%pxconfig`", "magics:pxconfig_sets_defaults"),
     Row("`%pxresult`", "magics:pxresult_shows_the_last_one"),
     Row("`%autopx`", note="not yet: magics follow later"),
+    Row("`%load_ext ippmpi`", "magics:a_client_in_ipython_brings_the_magics", "the first client brings them anyway"),
     Row('suffix by `activate("x")`', "magics:a_client_in_ipython_brings_the_magics"),
     Row("Ctrl-C in a cell", "magics:ctrl_c_interrupts_the_engines_and_returns"),
 ]

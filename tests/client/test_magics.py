@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Iterator
@@ -226,6 +227,8 @@ def test_a_client_in_ipython_brings_the_magics(tmp_path: Path, monkeypatch: pyte
     shell.history_manager.enabled = False  # type: ignore[union-attr]
     try:
         hub = FakeHub()
+        shell.run_cell("%load_ext ippmpi")
+        assert "ippmpi" in shell.extension_manager.loaded
         with ipp.Client(_connect=hub.connect) as rc:
             shell.run_cell("%px a = 5")
             assert rc[:]["a"] == [5] * 4
@@ -237,6 +240,7 @@ def test_a_client_in_ipython_brings_the_magics(tmp_path: Path, monkeypatch: pyte
             assert not rc.block
     finally:
         InteractiveShell.clear_instance()
+        atexit.unregister(shell.atexit_operations)  # its history would be looked for when its folder is gone
 
 
 def test_activating_outside_ipython_is_a_warning(rc: ipp.Client) -> None:

@@ -66,8 +66,10 @@ def test_a_rank_of_an_unknown_job_is_told_what_to_say(environ: dict[str, str]) -
 
 
 def ranks(mpiexec: Path) -> list[str]:
-    """Return what each of three ranks finds out."""
-    code = "from ippmpi.engine.started import find_job; print(*find_job())"
+    """Return what each of three ranks finds out; each says it in one piece, or mpiexec would mix them."""
+    code = (
+        "import os; from ippmpi.engine.started import find_job; os.write(1, ('%s %d' % find_job() + chr(10)).encode())"
+    )
     as_root = dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
     oversubscribe = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
     argv = [str(mpiexec), "-n", "3", "sh", "-c", f'{sys.executable} -P -c "{code}"; true']
