@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ippmpi.client.display import LinePrinter, following
 from ippmpi.client.engines import Targets
-from ippmpi.client.firsterror import FirstError
+from ippmpi.client.firsterror import FirstError, wait_and_tell
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
@@ -155,6 +155,8 @@ class Magics:
         if options.out:
             self.shell.user_ns[options.out] = self.last
             return
+        if self.view.client.show_first_error:
+            wait_and_tell(self.last, None)
         self.last.display_outputs(options.groupby)
         self.last.get()
 

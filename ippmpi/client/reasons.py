@@ -34,6 +34,10 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _were(engines: Spans) -> str:
+    return "was" if len(engines) == 1 and engines[0][0] == engines[0][1] else "were"
+
+
 def _time(running: Reason | Other) -> str:
     return f"{'at least ' if running.least else ''}{seconds_text(running.for_s)}"
 
@@ -116,8 +120,8 @@ class Teller:
     def _stopping(self, reason: Reason) -> str:
         where = self._where(reason.engines)
         if reason.state == "waiting":
-            return f"{self._me(reason)} waits for an engine: {where} were told to stop and take no more"
-        return f"{self._me(reason)} will not run: {where} was told to stop, and has not begun it"
+            return f"{self._me(reason)} waits for an engine to come: {where} {_were(reason.engines)} told to stop"
+        return f"{self._me(reason)} will not run: {where} {_were(reason.engines)} told to stop before it began"
 
     def _restored(self, reason: Reason) -> str:
         return (

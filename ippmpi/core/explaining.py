@@ -18,6 +18,9 @@ from ippmpi.ids import EngineId, TaskId
 from ippmpi.wire import reasons as r
 from ippmpi.wire.reasons import Explained, Other, Question, Reason, spans_of
 
+MOST_TOLD = 10_000
+"""Tasks of one answer."""
+
 TAKEN = {State.RECALLED: r.TAKEN_BACK, State.RETURNING: r.MOVING}
 
 
@@ -43,7 +46,7 @@ class _Reading:
         else:
             names = dict.fromkeys(question.tasks)
             total = len(names)
-        chosen = [TaskId(name) for name in islice(names, max(0, question.limit))]
+        chosen = [TaskId(name) for name in islice(names, max(0, min(question.limit, MOST_TOLD)))]
         self._look_up(chosen)
         return Explained([reason for name in chosen for reason in self._of(name)], total - len(chosen))
 

@@ -41,11 +41,11 @@ SENTENCES = [
     ),
     (
         Reason("c-2", "waiting", r.STOPPING, engines=[(0, 3)]),
-        "task c-2 waits for an engine: engines 0-3 on n1, n2 were told to stop and take no more",
+        "task c-2 waits for an engine to come: engines 0-3 on n1, n2 were told to stop",
     ),
     (
         Reason("c-2", "queued", r.STOPPING, engines=[(1, 1)]),
-        "task c-2 will not run: engine 1 (rank 1 on n1) was told to stop, and has not begun it",
+        "task c-2 will not run: engine 1 (rank 1 on n1) was told to stop before it began",
     ),
     (
         Reason("c-2", "waiting", r.RESTORED, hosts=["n2"]),
