@@ -8,15 +8,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ippmpi.client.collector import Collector, News
 from ippmpi.client.notebook import in_notebook
 from ippmpi.client.parts import Part
 from ippmpi.client.replies import ExecuteReply
-from ippmpi.errors import CompositeError
+from ippmpi.errors import CompositeError, RemoteError
 
-R = TypeVar("R")
+
+class Readable(Protocol):
+    """A result."""
+
+    def read_part(self, index: int) -> RemoteError | None:
+        """Unpickle the value of one part that is there."""
+
+
+R = TypeVar("R", bound=Readable)
 
 GROUPINGS = ("type", "engine", "order")
 
@@ -93,6 +101,8 @@ def streaming(result: R, collector: Collector) -> Iterator[R]:
 
         def run() -> None:
             while (item := news.get()) is not None:
+                if item.kind == "end" and collector.parts[item.part].method == "execute":
+                    result.read_part(item.part)  # for its Out value
                 printer.show(item)
 
         thread = threading.Thread(target=run, name="ippmpi output", daemon=True)
