@@ -9,6 +9,8 @@ from ippmpi.wire.messages import EngineRecord
 from ippmpi.wire.reasons import Other, Reason, Spans, spans_of
 
 MOST_HOSTS = 4
+MOST_NAMED = 3
+"""Other tasks that are named in a sentence."""
 
 
 def engines_text(ids: Iterable[int]) -> str:
@@ -108,8 +110,8 @@ class Teller:
     # --- one sentence for each reason ---
 
     def _needs(self, reason: Reason) -> str:
-        others = "; ".join(self._other(other) for other in reason.others)
-        more = reason.count - len(reason.others)
+        others = "; ".join(self._other(other) for other in reason.others[:MOST_NAMED])
+        more = reason.count - len(reason.others[:MOST_NAMED])
         rest = f"; and {count(more, 'other')}" if more else ""
         return f"{self._me(reason)} waits for {others}{rest}{self._terms(reason)}"
 
@@ -134,8 +136,9 @@ class Teller:
             who = "all engines are busy" if reason.count > 1 else "the only engine is busy"
         else:
             who = f"{self._limit(reason)} {'are' if reason.count > 1 else 'is'} busy"
-        works = "; ".join(self._other(other) for other in reason.others[:3])
-        more = f"; and {count(len(reason.others) - 3, 'other')}" if len(reason.others) > 3 else ""
+        works = "; ".join(self._other(other) for other in reason.others[:MOST_NAMED])
+        left = len(reason.others) - MOST_NAMED
+        more = f"; and {count(left, 'other')}" if left > 0 else ""
         before = f"; {count(reason.behind, 'task')} before it" if reason.behind else ""
         rivals = f"; {count(reason.rivals, 'other')} may go to the same engines" if reason.rivals else ""
         return f"{self._me(reason)} waits for an engine: {who} with {works}{more}{before}{rivals}{self._terms(reason)}"

@@ -108,8 +108,9 @@ class _Reading:
 
     def _needs(self, conditions: Sequence[Condition]) -> dict[str, object]:
         pending = dict.fromkeys(name for c in conditions for name in c.dependency.tasks if TaskId(name) in c.pending)
-        found = [self._ledger.tasks[TaskId(name)] for name in islice(pending, r.MOST_OTHERS)]
-        return {"others": [self._other(task) for task in found], "count": len(pending)}
+        found = [self._ledger.tasks[TaskId(name)] for name in pending]
+        found.sort(key=lambda task: task.parts.get(NOWHERE) is State.WAITING)  # what runs is the best reason
+        return {"others": [self._other(task) for task in found[: r.MOST_OTHERS]], "count": len(pending)}
 
     def _trials(self, task: BalancedTask) -> dict[str, object]:
         within = max(0.0, task.deadline - self._ledger.now) if task.deadline is not None else 0.0
