@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import overload
 
 import msgspec
@@ -72,16 +73,29 @@ class Explanation(Sequence[Why]):
         """Return all as text; of many that are alike the first ones."""
         if not self._reasons:
             return "nothing is pending"
-        lines = [str(reason) for reason in self._reasons[:SHOWN]]
-        rest = len(self._reasons) - SHOWN
-        if rest > 0:
-            states = Counter(reason.state for reason in self._reasons[SHOWN:])
+        alike = [list(some) for _, some in groupby(self._reasons, _kind)]
+        lines = []
+        for first, *others in alike[:SHOWN]:
+            lines.append(str(first))
+            if others:
+                lines.append(f"{'':8} ... and {len(others)} more like it")
+        left = [reason for some in alike[SHOWN:] for reason in some]
+        if left:
+            rest, states = len(left), Counter(reason.state for reason in left)
             lines.append(f"... and {rest} more: " + ", ".join(f"{n} {state}" for state, n in states.items()))
         if self.left_out:
             lines.append(f"... and {self.left_out} more tasks")
         return "\n".join(lines)
 
     __str__ = __repr__
+
+
+def _kind(reason: Why) -> object:
+    """Return what tells *reason* from others that are not like it: of a queue they all are."""
+    if reason.details is None:
+        return id(reason)
+    details = msgspec.structs.replace(reason.details, task="", behind=0, within_s=0.0)
+    return reason.function, msgspec.msgpack.encode(details)
 
 
 def explain(owner: Owner, collector: Collector, timeout_s: float) -> Explanation:

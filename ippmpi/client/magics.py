@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ippmpi import config
 from ippmpi.client.collector import News
 from ippmpi.client.engines import Targets
-from ippmpi.client.firsterror import FirstError
+from ippmpi.client.firsterror import FirstError, wait_and_tell
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
@@ -161,6 +161,8 @@ class Magics:
         if options.out:
             self.shell.user_ns[options.out] = self.last
             return
+        if self.view.client.show_first_error:
+            wait_and_tell(self.last, None)
         self.last.display_outputs(options.groupby, fold=self._defaults["fold"])
         self.last.get()
 

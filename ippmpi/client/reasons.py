@@ -9,6 +9,8 @@ from ippmpi.wire.messages import EngineRecord
 from ippmpi.wire.reasons import Other, Reason, Spans, spans_of
 
 MOST_HOSTS = 4
+MOST_NAMED = 3
+"""Other tasks that are named in a sentence."""
 
 
 def engines_text(ids: Iterable[int]) -> str:
@@ -32,6 +34,10 @@ def seconds_text(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _were(engines: Spans) -> str:
+    return "was" if len(engines) == 1 and engines[0][0] == engines[0][1] else "were"
 
 
 def _time(running: Reason | Other) -> str:
@@ -105,8 +111,8 @@ class Teller:
     # --- one sentence for each reason ---
 
     def _needs(self, reason: Reason) -> str:
-        others = "; ".join(self._other(other) for other in reason.others)
-        more = reason.count - len(reason.others)
+        others = "; ".join(self._other(other) for other in reason.others[:MOST_NAMED])
+        more = reason.count - len(reason.others[:MOST_NAMED])
         rest = f"; and {count(more, 'other')}" if more else ""
         return f"{self._me(reason)} waits for {others}{rest}{self._terms(reason)}"
 
@@ -122,8 +128,8 @@ class Teller:
     def _stopping(self, reason: Reason) -> str:
         where = self._where(reason.engines)
         if reason.state == "waiting":
-            return f"{self._me(reason)} waits for an engine: {where} were told to stop and take no more"
-        return f"{self._me(reason)} will not run: {where} was told to stop, and has not begun it"
+            return f"{self._me(reason)} waits for an engine to come: {where} {_were(reason.engines)} told to stop"
+        return f"{self._me(reason)} will not run: {where} {_were(reason.engines)} told to stop before it began"
 
     def _restored(self, reason: Reason) -> str:
         return (
@@ -136,8 +142,9 @@ class Teller:
             who = "all engines are busy" if reason.count > 1 else "the only engine is busy"
         else:
             who = f"{self._limit(reason)} {'are' if reason.count > 1 else 'is'} busy"
-        works = "; ".join(self._other(other) for other in reason.others[:3])
-        more = f"; and {count(len(reason.others) - 3, 'other')}" if len(reason.others) > 3 else ""
+        works = "; ".join(self._other(other) for other in reason.others[:MOST_NAMED])
+        left = len(reason.others) - MOST_NAMED
+        more = f"; and {count(left, 'other')}" if left > 0 else ""
         before = f"; {count(reason.behind, 'task')} before it" if reason.behind else ""
         rivals = f"; {count(reason.rivals, 'other')} may go to the same engines" if reason.rivals else ""
         return f"{self._me(reason)} waits for an engine: {who} with {works}{more}{before}{rivals}{self._terms(reason)}"

@@ -18,6 +18,9 @@ from ippmpi.ids import EngineId, TaskId
 from ippmpi.wire import reasons as r
 from ippmpi.wire.reasons import Explained, Other, Question, Reason, spans_of
 
+MOST_TOLD = 10_000
+"""Tasks of one answer."""
+
 TAKEN = {State.RECALLED: r.TAKEN_BACK, State.RETURNING: r.MOVING}
 
 
@@ -43,7 +46,7 @@ class _Reading:
         else:
             names = dict.fromkeys(question.tasks)
             total = len(names)
-        chosen = [TaskId(name) for name in islice(names, max(0, question.limit))]
+        chosen = [TaskId(name) for name in islice(names, max(0, min(question.limit, MOST_TOLD)))]
         self._look_up(chosen)
         return Explained([reason for name in chosen for reason in self._of(name)], total - len(chosen))
 
@@ -114,8 +117,9 @@ class _Reading:
 
     def _needs(self, conditions: Sequence[Condition]) -> dict[str, object]:
         pending = dict.fromkeys(name for c in conditions for name in c.dependency.tasks if TaskId(name) in c.pending)
-        found = [self._ledger.tasks[TaskId(name)] for name in islice(pending, r.MOST_OTHERS)]
-        return {"others": [self._other(task) for task in found], "count": len(pending)}
+        found = [self._ledger.tasks[TaskId(name)] for name in pending]
+        found.sort(key=lambda task: task.parts.get(NOWHERE) is State.WAITING)  # what runs is the best reason
+        return {"others": [self._other(task) for task in found[: r.MOST_OTHERS]], "count": len(pending)}
 
     def _trials(self, task: BalancedTask) -> dict[str, object]:
         within = max(0.0, task.deadline - self._ledger.now) if task.deadline is not None else 0.0

@@ -50,11 +50,11 @@ SENTENCES = [
     ),
     (
         Reason("c-2", "waiting", r.STOPPING, engines=[(0, 3)]),
-        "task c-2 waits for an engine: engines 0-3 on n1, n2 were told to stop and take no more",
+        "task c-2 waits for an engine to come: engines 0-3 on n1, n2 were told to stop",
     ),
     (
         Reason("c-2", "queued", r.STOPPING, engines=[(1, 1)]),
-        "task c-2 will not run: engine 1 (rank 1 on n1) was told to stop, and has not begun it",
+        "task c-2 will not run: engine 1 (rank 1 on n1) was told to stop before it began",
     ),
     (
         Reason("c-2", "waiting", r.RESTORED, hosts=["n2"]),
@@ -227,5 +227,12 @@ def test_many_reasons_are_printed_in_short() -> None:
     assert len(lines) == 22
     assert explanation[-1].task == "c-99"
     assert [each.task for each in explanation[:2]] == ["c-0", "c-1"]
+    queue = [Reason(f"c-{i}", "waiting", r.BUSY, others=[RUNS], count=4, behind=i) for i in range(9)]
+    queue.append(Reason("c-9", "waiting", r.BUSY, others=[LONG], count=4))
+    told = Explanation([Why(each.task, "waiting", each.why, TELLER.tell(each), details=each) for each in queue])
+    first, more, other = str(told).splitlines()
+    assert "c-0 waits for an engine" in first
+    assert more == "         ... and 8 more like it"
+    assert "c-9 waits for an engine" in other
     empty: Any = Explanation([])
     assert str(empty) == "nothing is pending"

@@ -260,6 +260,22 @@ def test_px_without_streaming_shows_the_first_failure_all_the_same(manual: Pair,
     assert isinstance(caller.error, ipp.CompositeError)
 
 
+def test_pxresult_shows_it_too(manual: Pair, said: list[str]) -> None:
+    rc, hub = manual
+    shell = activated(rc)
+    shell.cell("--noblock", "1 / 0")
+    eventually(lambda: hub.submits)
+    task = hub.submits[-1].task
+    caller = Caller(lambda: shell.magics["line", "pxresult"](""))
+    hub.fail(task, 1, OOPS)
+    eventually(lambda: said)
+    for engine in (0, 2, 3):
+        hub.reply(task, engine, {"execution_count": 1, "source": "", "result": None, "metadata": {}})
+    caller.join()
+    assert isinstance(caller.error, ipp.CompositeError)
+    assert len(said) == 2
+
+
 # --- where it is shown ---
 
 

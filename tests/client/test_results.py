@@ -519,6 +519,50 @@ def test_of_one_engine_every_line_is_shown_at_once_and_by_itself(
     assert capsys.readouterr().out == "[stdout:1] same\n" * 3
 
 
+def test_of_many_failures_the_first_ones_are_streamed_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    with connected(6, automatic=False) as (rc, hub):
+        result, task = call(rc, hub)
+        with result.stream_output():
+            for engine in range(6):
+                hub.fail(task, engine, failure(engine))
+            result.wait(5)
+    err = capsys.readouterr().err
+    assert err.count("Traceback ...") == ipp.CompositeError.tb_limit == 4
+    assert err.count("ValueError: no") == 6
+
+
+def test_out_values_are_streamed_and_progress_bars_are_not_repeated(
+    manual: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rc, hub = manual
+    result = rc[[1]].execute("x", silent=False)
+    eventually(lambda: hub.submits)
+    task = hub.submits[-1].task
+    with result.stream_output():
+        hub.print(task, 1, "10 %\r50 %\r100 %\n")
+        hub.reply(task, 1, {"execution_count": 3, "source": "x", "result": {"text/plain": "5"}, "metadata": {}})
+        result.get(5)
+    assert capsys.readouterr().out.splitlines() == ["[stdout:1] 100 %", "Out[1:3]: 5"]
+    assert result.stdout == ["10 %\r50 %\r100 %\n"]
+
+
+def test_waiting_for_some_of_a_map_gives_pieces_that_are_lists(manual: Pair) -> None:
+    rc, hub = manual
+    result = rc[:].map_async(abs, range(8))
+    eventually(lambda: hub.submits)
+    task = hub.submits[-1].task
+    hub.reply(task, 2, [4, 5])
+    done, pending = result.wait(5, return_when=ipp.FIRST_COMPLETED)
+    assert [piece.get() for piece in done] == [[4, 5]]
+    assert (len(pending), result.progress, len(result)) == (3, 2, 8)
+    hub.fail(task, 0, failure(0))
+    done, pending = result.wait(5, return_when=ipp.FIRST_EXCEPTION)
+    assert len(done) == 2
+    assert sum(piece.exception() is not None for piece in done) == 1
+    assert {piece.engine_id for piece in pending} == {1, 3}
+    result.cancel()
+
+
 def test_output_is_displayed_in_groups(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     rc, hub = manual
     result, task = call(rc, hub, [1, 0])

@@ -231,6 +231,7 @@ def test_all_tasks_can_be_asked_for_those_that_wait_first() -> None:
     answer = explain(house.hub.ledger, Question())
     assert [reason.task for reason in answer.reasons] == [*waiting, held, running]
     assert [reason.behind for reason in answer.reasons[:3]] == [0, 1, 2]
+    assert explain(house.hub.ledger, Question(limit=-1)).left_out == 5
     few = explain(house.hub.ledger, Question(limit=2))
     assert ([reason.task for reason in few.reasons], few.left_out) == (waiting[:2], 3)
     asked = house.query("explain", {"tasks": [running]})
