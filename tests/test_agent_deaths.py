@@ -37,10 +37,12 @@ WORK = defined("""
         return numpy.arange(n)
 
     def fail(folder, name):
-        import pathlib
+        import pathlib, time
         with open(pathlib.Path(folder, name), "ab") as file:
             file.write(b"run\\n")
-        print(name)
+        print(name, "begins")
+        time.sleep(0.002)
+        print(name, "ends")
         raise ValueError(name)
 
     def nap(seconds):
