@@ -56,12 +56,13 @@ class Performer(Protocol):
 class Work(NamedTuple):
     """What the main thread has to do. A failure instead of content: there is none, and why.
 
+    Without ``op`` it is no request: the content is a call of ours, for which there is no reply.
     ``sole``: whatever is printed from now on can only be its output, also for the agent.
     """
 
     task: str
-    op: str
-    content: Buffer | Unread | Failure
+    op: str | None
+    content: Buffer | Unread | Failure | Callable[[], None]
     sole: bool = False
     attempt: int = 0
 
@@ -74,10 +75,15 @@ class Request:
 
     __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "sole", "task")
 
-    def __init__(self, run: Run, content: Buffer | Unread | Failure | None, arriving: Arriving | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        content: Buffer | Unread | Failure | Callable[[], None] | None,
+        arriving: Arriving | None = None,
+    ) -> None:
         """Wait for *arriving* if there is no *content* yet."""
         self.task = run.task
-        self.op = run.op
+        self.op: str | None = run.op
         self.attempt = run.attempt
         self.content = content
         self.arriving = arriving
@@ -157,6 +163,12 @@ class Requests:
                 self._finish(run.task, known.attempt)
             self._queue(run, sole=not self._unanswered and delivery.settled)
         delivery.done()
+
+    def add(self, name: str, call: Callable[[], None]) -> None:
+        """Queue *call* behind what is ready."""
+        request = Request(Run(name, "", [], []), call)
+        request.op = None
+        self._ready.append(request)
 
     def _queue(self, run: Run, *, sole: bool) -> None:
         request = self._known[run.task] = self._request(run)
