@@ -36,6 +36,15 @@ WORK = defined("""
         import numpy
         return numpy.arange(n)
 
+    def fail(folder, name):
+        import pathlib, time
+        with open(pathlib.Path(folder, name), "ab") as file:
+            file.write(b"run\\n")
+        print(name, "begins")
+        time.sleep(0.002)
+        print(name, "ends")
+        raise ValueError(name)
+
     def nap(seconds):
         import time
         time.sleep(seconds)
@@ -90,6 +99,23 @@ def test_running_and_waiting_tasks_run_once_while_agents_are_killed(rc: ipp.Clie
     assert {name: result.get(timeout=30) for name, result in results.items()} == {name: name for name in results}
     assert {path.name: len(path.read_text().split()) for path in folder.iterdir()} == dict.fromkeys(results, 1)
     assert (rc.ids, direct.apply_sync(os.getpid)) == (ids, pids)
+
+
+def test_attempts_that_have_failed_do_not_run_again_when_an_agent_is_killed(rc: ipp.Client, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    balanced = rc.load_balanced_view(targets=[0])
+    balanced.retries = 3
+    for number in range(5):
+        with pytest.raises(ValueError, match=str(number)):
+            balanced.apply_sync(WORK.fail, str(folder), str(number))
+        dead = kill_agent(tmp_path)  # the controller has not heard that the engine has got them
+        later = [rc[0].apply_async(print, f"later {n}") for n in range(3)]
+        for n, result in enumerate(later):
+            result.get(timeout=20)
+            eventually(lambda result=result, n=n: result.stdout == f"later {n}\n", what="its own output")
+        replaced(tmp_path, dead)
+    assert {path.name: path.read_text().count("run") for path in folder.iterdir()} == {str(n): 4 for n in range(5)}
 
 
 def test_a_task_that_runs_goes_on_and_its_output_too(rc: ipp.Client, tmp_path: Path) -> None:

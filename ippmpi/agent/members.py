@@ -75,14 +75,22 @@ class LocalEngine:
         self.last_task = next(reversed(self.finished), "")
 
     def begin(self, task: str, attempt: int = 0) -> None:
-        """Note that *task* was sent, unless it came again after its reply (the engine will drop it)."""
-        if self.finished.get(task) != attempt:
+        """Note that *task* was sent, unless this attempt came again after its reply, or after a later one.
+
+        The engine will not run it.
+        """
+        if attempt > self.finished.get(task, -1) and attempt >= self.tasks.get(task, 0):
             self.tasks[task] = attempt
+
+    def is_past(self, task: str, attempt: int) -> bool:
+        """Return whether a later attempt at *task* is here, or has ended."""
+        return attempt < self.tasks.get(task, self.finished.get(task, -1))
 
     def finish(self, task: str, *, failed: bool = False) -> None:
         """Note that *task* has replied."""
+        if task in self.tasks or task not in self.finished:
+            self.last_task = task
         attempt = self.tasks.pop(task, self.finished.pop(task, 0))
-        self.last_task = task
         self.finished[task] = attempt
         self.failed.pop(task, None)
         if failed:

@@ -145,14 +145,16 @@ class Relay:
         reply = delivery.message
         assert isinstance(reply, Reply)
         engine = self._sender(delivery, reply.engine)
-        self._outputs.replied(engine, reply.task)
-        engine.finish(reply.task, failed=reply.failure is not None)
-        done = self._forget_reply(engine, reply, delivery.done)
+        done, past = delivery.done, engine.is_past(reply.task, reply.attempt)
+        if not past:  # else it came again, and what runs here goes on
+            self._outputs.replied(engine, reply.task)
+            engine.finish(reply.task, failed=reply.failure is not None)
+            done = self._forget_reply(engine, reply, done)
         if reply.content.path:
             reply, end = self._offer(reply, engine)
             self._controller.send(reply, on_ack=_both(end, done))
             return
-        self._together.send(reply, delivery.raw, done, more=self._members.anyone_has(reply.task))
+        self._together.send(reply, delivery.raw, done, more=not past and self._members.anyone_has(reply.task))
 
     def _forget_reply(self, engine: LocalEngine, reply: Reply, done: Callable[[], None]) -> Callable[[], None]:
         task, attempt = reply.task, reply.attempt

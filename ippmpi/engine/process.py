@@ -205,10 +205,12 @@ class Engine:
                 self._run_aside(work.content)
                 return
             self._output.begin(work.task, known=work.sole)
-            outcome = runner.run(work.task, work.op, work.content)  # type: ignore[arg-type] # no call, see above
+            reply, memory = runner.run(work.task, work.op, work.content)  # type: ignore[arg-type] # no call, see above
+            if work.attempt:
+                reply = msgspec.structs.replace(reply, attempt=work.attempt)
             del work  # or its content would live until the next one comes
-            post(partial(self._send, outcome.reply, outcome.memory))
-            del outcome
+            post(partial(self._send, reply, memory))
+            del reply
             self._interrupts.restore()
             if time.monotonic() >= until:
                 return
@@ -304,10 +306,8 @@ class Engine:
             self._requests.on_content_ready(delivery)
 
     def _send(self, reply: Reply, memory: int | None = None) -> None:
-        task, attempt = reply.task, self._requests.replied(reply.task)
-        if attempt:
-            reply = msgspec.structs.replace(reply, attempt=attempt)
-
+        task, attempt = reply.task, reply.attempt
+        self._requests.replied(task, attempt)
         self._publishing.flush()
 
         def on_ack() -> None:  # it keeps no reply: that may be large, and the session has it already

@@ -64,6 +64,7 @@ class Work(NamedTuple):
     op: str | None
     content: Buffer | Unread | Failure | Callable[[], None]
     sole: bool = False
+    attempt: int = 0
 
 
 LOST = "it has run, and its result is lost: the controller that took it could not store it, and was then killed"
@@ -98,6 +99,10 @@ class Request:
         except IndexError:
             return False
 
+    def is_past(self, attempt: int) -> bool:
+        """Return whether *attempt* was before this one, and may not take its place for lack of its content."""
+        return attempt < self.attempt and self.arriving is None
+
 
 class Requests:
     """The queue. Its ``on_`` methods and ``acknowledged`` belong to the link's loop, ``take`` to the main thread.
@@ -113,7 +118,7 @@ class Requests:
         self._interrupt = interrupt
         self._known: dict[str, Request] = {}  # queued, running, or replied to without acknowledgement
         self._unanswered = 0  # of these, those without a reply
-        self._finished: dict[str, int] = {}  # attempts of the last ones whose replies were acknowledged
+        self._finished: dict[str, int] = {}  # attempts of the last ones whose replies the hub has
         self._held: deque[Request] = deque()  # behind a first one whose content is not there
         self._ready: deque[Request] = deque()
         self.stopped = False
@@ -131,7 +136,7 @@ class Requests:
             self._performer.task = request.task  # before the claim: a revocation that loses it must see what runs
             if request.claim() and request.content is not None:
                 content, request.content = request.content, None  # or it would live as long as the reply
-                return Work(request.task, request.op, content, request.sole)
+                return Work(request.task, request.op, content, request.sole, request.attempt)
             self._performer.task = ""
         return None
 
@@ -146,12 +151,17 @@ class Requests:
         run = delivery.message
         assert isinstance(run, Run)
         known = self._known.get(run.task)
-        if known is not None and (known.attempt == run.attempt or known.arriving is not None):
+        if known is not None and known.attempt == run.attempt:
             self._refresh(known, run)
-        elif self._finished.get(run.task) != run.attempt:
-            self._queue(run, sole=not self._unanswered and delivery.settled)
-        else:  # the hub drops this if it has a reply; one that was restored from a store with gaps would wait for ever
+        elif run.attempt <= self._finished.get(run.task, -1) or (known is not None and known.is_past(run.attempt)):
+            # the hub drops this if it has a reply; one that was restored from a store with gaps would wait for ever
             self._fail(run.task, LOST, run.attempt)
+        elif known is not None and known.arriving is not None:
+            self._refresh(known, run)
+        else:
+            if known is not None:  # the hub has its reply, or it would not try again
+                self._finish(run.task, known.attempt)
+            self._queue(run, sole=not self._unanswered and delivery.settled)
         delivery.done()
 
     def add(self, name: str, call: Callable[[], None]) -> None:
@@ -260,9 +270,9 @@ class Requests:
         if isinstance(request.content, Unread):
             request.content.close()
         self._hand_over()
-        self._fail(request.task, "taken back before it started", kind=kind)
+        self._fail(request.task, "taken back before it started", request.attempt, kind=kind)
 
-    def _fail(self, task: str, why: str, attempt: int = 0, *, kind: str = "TaskAborted") -> None:
+    def _fail(self, task: str, why: str, attempt: int, *, kind: str = "TaskAborted") -> None:
         now = clock.now()
         failure = self._performer.place(Failure(kind, why, kind=kind))
         self._reply(Reply(task, self._performer.engine, Content(), failure, now, now, attempt))
@@ -281,15 +291,12 @@ class Requests:
 
     # --- the loop: replies -----------------------------------------------------------------------
 
-    def replied(self, task: str) -> int:
-        """Note that the reply to *task* is on its way; return its attempt."""
+    def replied(self, task: str, attempt: int = 0) -> None:
+        """Note that the reply to this attempt at *task* is on its way."""
         request = self._known.get(task)
-        if request is None:
-            return 0
-        if not request.replied:
+        if request is not None and request.attempt == attempt and not request.replied:
             request.replied = True
             self._unanswered -= 1
-        return request.attempt
 
     def acknowledged(self, task: str, attempt: int = 0) -> None:
         """Forget this attempt at *task* but for its name: the next owner has its reply."""
@@ -297,6 +304,9 @@ class Requests:
         if request is None or request.attempt != attempt:
             return
         del self._known[task]
+        self._finish(task, attempt)
+
+    def _finish(self, task: str, attempt: int) -> None:
         self._finished.pop(task, None)  # to become the youngest
         self._finished[task] = attempt
         if len(self._finished) > _REMEMBERED:

@@ -94,3 +94,18 @@ def test_a_task_that_comes_again_after_its_reply_is_not_waited_for(engines: list
     engine.finish("new")
     assert engine.current_task() == "2999"
     assert len(engine.finished) < 3000
+
+
+def test_an_attempt_that_comes_again_after_a_later_one_is_not_waited_for(engines: list[LocalEngine]) -> None:
+    engine = engines[0]
+    engine.begin("a", 1)
+    engine.begin("a", 0)
+    assert engine.tasks == {"a": 1}
+    engine.finish("a")
+    for attempt in (0, 1):
+        engine.begin("a", attempt)
+    assert engine.tasks == {}
+    engine.begin("b")
+    engine.finish("b")
+    engine.finish("a")  # it is answered once more
+    assert engine.current_task() == "b"

@@ -203,6 +203,24 @@ def test_attempts_are_named_also_those_whose_failure_may_have_led_to_another(nod
     assert engine.has() == [Held("a-1", 2)]
 
 
+def test_a_reply_to_an_attempt_that_a_later_one_has_followed_ends_nothing_here(node: Node, child: StartChild) -> None:
+    process = child()
+    engine = node.join(process)
+    for attempt in (1, 0):
+        node.relay.on_run(Parcel(node.controller, Run("a", "apply", [0], [Content(b"x")], attempt)))
+    node.relay.on_run(Parcel(node.controller, Run("b", "apply", [0], [Content(b"x")])))
+    old = Parcel(engine.conversation, Reply("a", 0, Content(), Failure("Oops", "it has run", kind="code")))
+    node.relay.on_reply(old)
+    assert node.controller.sent == [old.message]
+    assert engine.has() == [Held("a", 1), Held("b")]
+    process.print("from a")
+    node.relay.on_reply(Parcel(engine.conversation, Reply("a", 0, Content(), attempt=1)))
+    assert node.controller.of(Output) == [Output("a", 0, "stdout", b"from a")]
+    node.controller.ack()
+    node.relay.on_reply(Parcel(engine.conversation, old.message))
+    assert engine.has() == [Held("b")]
+
+
 def large(node: Node, transfer: int) -> None:
     node.relay.on_run(Parcel(node.controller, Run("a-1", "push", [0], [Content(size=10, transfer=transfer)])))
 

@@ -181,10 +181,10 @@ def _runs(asked: Asked, runs: Mapping[str, list[tuple[int, int]]], history: Hist
         excused = sum(pid in forgotten for _, pid in mine)
         if len(mine) - excused > most:
             yield f"{key} ran {len(mine)} times, at most {most} are allowed"
-        elif not asked.retries:
-            for pid, count in Counter(pid for _, pid in mine).items():
-                if count > 1:
-                    yield f"{key} ran {count} times in process {pid}"
+            continue
+        for pid, count in Counter(pid for _, pid in mine).items():
+            if count > 1 + asked.retries:  # whatever others have forgotten: it knows what it has run
+                yield f"{key} ran {count} times in process {pid}"
 
 
 def _order(asked: Asked, runs: Mapping[str, list[tuple[int, int]]]) -> Iterator[str]:

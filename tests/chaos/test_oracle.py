@@ -126,3 +126,12 @@ def test_an_engine_that_dies_near_the_death_of_the_controller_may_be_forgotten()
     assert judge(told) == []
     told.restarts = [500.0]
     assert judge(told)
+
+
+def test_no_process_runs_a_task_more_often_than_all_of_them_may() -> None:
+    told = history(Asked("a", kind="balanced", retries=1), runs="a:1 a:2 a:2")
+    told.deaths, told.restarts = [Death(2, 3.0)], [2.0]
+    assert judge(told) == []
+    told = history(Asked("a", kind="balanced", retries=1), runs="a:1 a:2 a:2 a:2")
+    told.deaths, told.restarts = [Death(2, 4.0)], [3.0]
+    assert judge(told) == ["a (balanced): a ran 3 times in process 2"]

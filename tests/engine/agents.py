@@ -83,12 +83,12 @@ class FakeAgent:
         assert len(found) == 1
         return found[0]
 
-    def run(self, task: str, op: str, value: object) -> None:
+    def run(self, task: str, op: str, value: object, attempt: int = 0) -> None:
         blob = pack(value).join()
-        self.say(Run(task, op, [0], [Content(inline=blob, size=len(blob))]))
+        self.say(Run(task, op, [0], [Content(inline=blob, size=len(blob))], attempt))
 
-    def apply(self, task: str, function: object, *args: object) -> None:
-        self.run(task, "apply", (function, args, {}))
+    def apply(self, task: str, function: object, *args: object, attempt: int = 0) -> None:
+        self.run(task, "apply", (function, args, {}), attempt)
 
     def value(self, task: str) -> Any:
         reply = self.reply(task)

@@ -395,6 +395,31 @@ def test_a_new_agent_hears_who_is_there_and_what_nobody_has_acknowledged(node: N
     assert second.value("c-2") == process.pid
 
 
+def test_attempts_that_a_new_agent_sends_again_do_not_run_and_print_again(node: Node) -> None:
+    def fail() -> None:
+        print("runs")
+        raise ValueError
+
+    first = node.agent()
+    process = node.engine()
+    ready = first.ready()
+    first.say(Assigned(0))
+    for attempt in (1, 2, 3):
+        first.apply("c-1", fail, attempt=attempt)
+        eventually(lambda attempt=attempt: [r for r in first.all(Reply) if r.attempt == attempt])
+    first.close()
+    second = node.agent()
+    assert second.ready().pid == process.pid
+    for attempt in (1, 2, 3):
+        second.apply("c-1", fail, attempt=attempt)
+    second.apply("c-2", print, "mine")
+    assert second.value("c-2") is None
+    assert sorted((r.task, r.attempt) for r in second.all(Reply)) == [("c-1", 1), ("c-1", 2), ("c-1", 3), ("c-2", 0)]
+    with open(f"/proc/{process.pid}/fd/{ready.stdout_fd}", "rb", buffering=0) as pipe:
+        printed = Marks().split(pipe.read(4096))
+    assert b"".join(piece for _, piece in printed) == b"runs\nruns\nruns\nmine\n"
+
+
 def test_the_first_rank_starts_an_agent_that_is_no_part_of_the_job(node: Node) -> None:
     """The real agent, which finds no controller; the engine does not wait for it."""
     node.release()

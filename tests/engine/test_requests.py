@@ -150,8 +150,9 @@ def test_a_task_runs_once_however_often_it_is_sent(agent: Agent) -> None:
 
 def test_a_request_whose_reply_was_acknowledged_is_answered_and_not_run(agent: Agent) -> None:
     agent.say(Run("a", "apply", [3], [Content()], 2))
-    assert agent.take().task == "a"
-    assert agent.requests.replied("a") == 2
+    work = agent.take()
+    assert (work.task, work.attempt) == ("a", 2)
+    agent.requests.replied("a", 2)
     agent.say(Run("a", "apply", [3], [Content()], 2))
     assert agent.replies == []  # the first one is on its way
     agent.requests.acknowledged("a", 2)
@@ -167,21 +168,62 @@ def test_another_attempt_at_a_task_runs_whether_or_not_the_reply_to_the_first_is
     agent.run("a")
     agent.run("b")
     assert [agent.take().task for _ in "ab"] == ["a", "b"]
-    agent.requests.acknowledged("a", agent.requests.replied("a"))
-    attempt = agent.requests.replied("b")
+    for task in "ab":
+        agent.requests.replied(task)
+    agent.requests.acknowledged("a")
     for task in "ab":
         agent.say(Run(task, "apply", [3], [Content()], 1))
-    agent.requests.acknowledged("b", attempt)
-    assert [agent.take().task for _ in "ab"] == ["a", "b"]
-    assert agent.requests.replied("b") == 1
+    agent.requests.acknowledged("b")
+    assert [(work.task, work.attempt) for work in (agent.take(), agent.take())] == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_an_attempt_that_comes_again_after_later_ones_is_answered_and_not_run(agent: Agent, acknowledged: bool) -> None:
+    attempts = [Run("a", "apply", [3], [Content()], attempt) for attempt in range(3)]
+    for run in attempts:
+        agent.say(run)
+        agent.take()
+        agent.requests.replied("a", run.attempt)
+        if acknowledged:
+            agent.requests.acknowledged("a", run.attempt)
+    for run in attempts:  # a new agent has got them from the controller, as its predecessor had acknowledged none
+        agent.say(run)
+    assert not agent.requests.news()
+    assert [reply.attempt for reply in agent.replies] == ([0, 1, 2] if acknowledged else [0, 1])
+
+
+def test_an_attempt_that_comes_again_while_a_later_one_runs_says_nothing_of_that_one(agent: Agent) -> None:
+    agent.run("a")
+    agent.take()
+    agent.requests.replied("a")
+    agent.say(Run("a", "apply", [3], [Content()], 1))
+    agent.take()
+    agent.run("a")
+    (reply,) = agent.replies
+    assert reply.attempt == 0
+    agent.requests.replied("a", 0)
+    assert agent.requests.open_tasks() == {"a": 1}
+    agent.run("b")
+    assert not agent.take().sole, "a has not ended"
+
+
+def test_an_attempt_that_has_run_does_not_take_the_place_of_one_that_waits_for_its_content(agent: Agent) -> None:
+    agent.run("a")
+    agent.take()
+    agent.requests.replied("a")
+    agent.say(Run("a", "push", [3], [agent.memory(1, b"later")], 1))
+    agent.run("a")
+    assert not agent.requests.news()
+    agent.say(ContentReady(1))
+    work = agent.take()
+    assert (work.attempt, bytes(work.content)) == (1, b"later")
 
 
 def test_another_attempt_takes_the_place_of_one_whose_content_never_came(agent: Agent) -> None:
     agent.say(Run("a", "push", [3], [agent.memory(1)]))
     agent.say(Run("a", "push", [3], [Content(b"here")], 1))
     work = agent.take()
-    assert (work.task, bytes(work.content)) == ("a", b"here")
-    assert agent.requests.replied("a") == 1
+    assert (work.task, work.attempt, bytes(work.content)) == ("a", 1, b"here")
     assert not agent.requests.news()
 
 
