@@ -91,7 +91,7 @@ class Controller:
         self._archive = Archive(store, self._contents, self._speaker, self._recalls.consult)
         self._slow = Late(store, self._speaker, self._send_now, patience.away_bytes)
         self._absences = Absences(
-            loop.call_later,
+            loop,
             patience,
             on_upload_lost=self._contents.fail_unfinished,
             on_gone=self._on_gone,
