@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # type checkers know the name; importing typing for it wo
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
+    from ippmpi.binding import bind_kernel
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.broadcast import BroadcastView
     from ippmpi.client.caching import Cache
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         ConnectionFileError,
         DependencyTimeout,
         EngineError,
+        HandleError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         unwrap_exception,
         wrap_exception,
     )
+    from ippmpi.wire.handles import Handle
     from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
@@ -82,6 +85,8 @@ __all__ = [
     "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "Handle",
+    "HandleError",
     "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
@@ -106,6 +111,7 @@ __all__ = [
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
+    "bind_kernel",
     "collect_exceptions",
     "depend",
     "dependent",
@@ -136,12 +142,14 @@ _HOMES = {
     "DirectView": "ippmpi.client.views",
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
+    "Handle": "ippmpi.wire.handles",
     "LoadBalancedView": "ippmpi.client.balanced",
     "ParallelFunction": "ippmpi.client.functions",
     "Reference": "ippmpi.wire.references",
     "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
     "ViewExecutor": "ippmpi.client.executor",
+    "bind_kernel": "ippmpi.binding",
     "depend": "ippmpi.client.conditional",
     "dependent": "ippmpi.client.conditional",
     "interactive": "ippmpi.client.conditional",

@@ -29,6 +29,9 @@ OUTPUT_LINES = 50
 ENGINE_ERROR = "ippmpi-engine: error:"
 """What an engine's last line begins with when it cannot start; the rest is for people."""
 
+STARTUP_ERROR = "ippmpi-engine: startup:"
+"""What a line begins with that tells of a startup file that failed; the rest is for people."""
+
 KILL_AFTER_S = 2.0
 """Seconds that a program has between SIGTERM and SIGKILL."""
 
@@ -243,10 +246,16 @@ class Launcher(ABC):
     def to_dict(self) -> dict[str, object]:
         """Return what ``from_dict`` needs to watch and end the job from another process."""
         return {
-            "launcher": self.name,
+            "launcher": self.found_by(),
             "spec": msgspec.to_builtins(self.spec),
             "processes": [p.identity.to_dict() for p in self.processes],
         }
+
+    @classmethod
+    def found_by(cls) -> str:
+        """Return by what another process finds this class: its name, or, if it is no plug-in, module and class."""
+        plugin = cls.__module__.startswith("ippmpi.launchers.")
+        return cls.name if plugin else f"{cls.__module__}.{cls.__qualname__}"
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, object]) -> Self:

@@ -15,13 +15,13 @@ from ippmpi.wire import messages
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
+    {"binding", "datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
     {"wire"},
-    {"core", "connection", "handed", "launching", "templates", "native"},
+    {"core", "connection", "handed", "launching", "templates", "native", "traits"},
     {"net", "store"},
     {"client", "engine", "agent", "controller", "policies", "launchers"},
     {"cluster"},
-    {"ippmpi", "error", "cli"},
+    {"ippmpi", "error", "util", "cli"},
 ]
 """From the bottom up; imports go down only, and not to a sibling. ``ippmpi`` is the public ``__init__.py``."""
 
@@ -33,11 +33,13 @@ HEAVY = {
         "ippmpi/client/display.py",
         "ippmpi/client/magics.py",
         "ippmpi/engine/_ipython.py",  # itself imported late, by shell.py
+        "ippmpi/engine/kernel.py",
         "ippmpi/engine/shell.py",
     },
     "cloudpickle": {"ippmpi/wire/picklers.py"},
     "dill": {"ippmpi/wire/picklers.py"},
     "jinja2": set(),
+    "jupyter_client": {"ippmpi/net/jupyter.py"},
     "matplotlib": set(),
     "mpi4py": {"ippmpi/engine/mpi.py"},
     "numpy": {"ippmpi/client/mapresults.py", "ippmpi/client/partition.py"},
@@ -64,6 +66,7 @@ LATE = {
     "tempfile": "with shutil and the compressions, 5 ms of imports that no rank needs",
     "zmq": "27 ms of imports that nobody needs on the controller's own host",
     "tomllib": "only where there is a file to read",
+    "traitlets.config.loader": "only where there is a configuration file of ipyparallel",
 }
 """Other modules that may be imported inside functions, and why."""
 
@@ -72,6 +75,7 @@ READERS = {
     "ippmpi/engine/mpi.py": "tells which MPI started this process, which mpiexec says in variables only",
     "ippmpi/engine/output.py": "sets a variable for Fortran libraries that are loaded later",
     "ippmpi/engine/process.py": "its parent says in variables who it is",
+    "ippmpi/engine/started.py": "mpiexec and srun say in variables whose ranks they start",
 }
 """Files that may use ``os.environ``, and why."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ippmpi.client.caching import Cache, Keys, declared, key_of
@@ -12,19 +13,20 @@ from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import to_record
 from ippmpi.client.engines import Targets
 from ippmpi.client.growing import Growing
+from ippmpi.client.handles import kept_parts
 from ippmpi.client.items import Items
 from ippmpi.client.lazymap import LazyMapIterator, Sender
 from ippmpi.client.mapresults import AdaptiveMapResult, AsyncGatherResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import columns, is_array, join, split
+from ippmpi.client.parts import Part
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.messages import CacheKey, Placement
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
 
-
-Keyed = tuple[CacheKey | None, object]
+Keyed = tuple[CacheKey | None, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
 """A call, and under which key its result is cached (None: not)."""
 
 
@@ -39,7 +41,7 @@ class LoadBalancedView(View):
     """
 
     BALANCED = True
-    FLAGS = ("block", "track", "label", "targets", "after", "follow", "timeout", "retries", "cache")
+    FLAGS = ("block", "track", "label", "keep", "targets", "after", "follow", "timeout", "retries", "cache")
     targets: Targets = None
     after: Any = None
     follow: Any = None
@@ -68,18 +70,24 @@ class LoadBalancedView(View):
 
     # --- apply -------------------------------------------------------------------------------
 
-    def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
-        placement, keys = self._placement(), self._keys(function, "call")
-        collector = self._parts("apply", 1, None)
+    def _apply(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
+    ) -> AsyncResult:
+        placement, keys = self._placement(), self._keys(function, "call", keep=keep)
+        collector = self._parts("apply", 1, None, make=kept_parts(self.client.requests, self) if keep else Part)
         key = key_of(keys, args, kwargs)
-        self._submit(collector, [(key, (function, args, kwargs))], placement)
+        self._submit(collector, [(key, (function, args, kwargs))], placement, "keep" if keep else "apply")
         return AsyncResult(self.client.requests, collector, single=True)
 
-    def _keys(self, function: Callable[..., Any], form: str, cache: object = None) -> Keys | None:
+    def _keys(
+        self, function: Callable[..., Any], form: str, cache: object = None, *, keep: bool = False
+    ) -> Keys | None:
         """Return what makes keys for calls of *function*; None: they are not cached. *cache* overrides the flag."""
         wanted = declared(self.cache if cache is None else cache)
         if wanted is None:
             return None
+        if keep:
+            raise ValueError("cache= does not go with keep=: a value that stays on its rank goes with the rank")
         if self.after is not None or self.follow is not None:
             raise ValueError(
                 "cache= does not go with after= and follow=: what a task finds when those have ended is not part of "
@@ -95,6 +103,8 @@ class LoadBalancedView(View):
     def _map(
         self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: dict[str, Any]
     ) -> AsyncMapResult:
+        if options.pop("keep", self.keep):
+            return self._map_kept(function, sequences, **options)
         return self._map_chunks(function, sequences, **options)
 
     def _map_chunks(  # noqa: PLR0913 - the options of map
@@ -145,16 +155,39 @@ class LoadBalancedView(View):
         self._submit(collector, calls, placement)
         return result
 
-    def _parts(self, method: str, tasks: int, label: str | None) -> Collector:
-        parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks)
+    def _map_kept(
+        self,
+        function: Callable[..., Any],
+        sequences: tuple[Iterable[Any], ...],
+        *,
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        label: str | None = None,
+    ) -> AsyncMapResult:
+        """One task for each item, which leaves its value where it runs."""
+        if chunksize not in (None, 1):
+            raise ValueError(f"chunksize is {chunksize}, but with keep=True each item is a task, which has a handle")
+        requests, placement = self.client.requests, self._placement()
+        ready, length = columns(sequences)
+        collector = self._parts("map", length, label, make=kept_parts(requests, self, items=True))
+        result = AsyncMapResult(
+            requests, collector, sizes=[1] * length, ordered=ordered, return_exceptions=return_exceptions
+        )
+        rows: Iterable[tuple[Any, ...]] = islice(zip(*ready, strict=False), length)
+        self._submit(collector, ((None, (function, row, {})) for row in rows), placement, "keep")
+        return result
+
+    def _parts(self, method: str, tasks: int, label: str | None, *, make: Callable[..., Part] = Part) -> Collector:
+        parts = self.client.requests.parts((), method, label or self.label or "", tasks=tasks, make=make)
         return Collector(parts, method, self)
 
-    def _submit(self, collector: Collector, calls: Iterable[Keyed], placement: Placement) -> None:
+    def _submit(self, collector: Collector, calls: Iterable[Keyed], placement: Placement, op: str = "apply") -> None:
         """Send *calls*, one for each part, with their keys; if one of them cannot be sent, none is."""
         requests, sent = self.client.requests, 0
         try:
             for key, call in calls:
-                requests.submit_balanced(requests.pack(call), collector, sent, placement, key)
+                requests.submit_balanced(requests.pack_call(*call), collector, sent, placement, op, cache=key)
                 self.note(collector.parts[sent].task)
                 sent += 1
         except BaseException:  # an item that cannot be pickled, or Ctrl-C: do not leave half a map behind

@@ -95,7 +95,7 @@ class Sender:
         """Send a task."""
         part = self._requests.chunk(self._label, task.first, task.size)
         collector = Collector([part], "map", self._view)
-        self._requests.submit_balanced(task.blob, collector, 0, self._placement, task.key)
+        self._requests.submit_balanced(task.blob, collector, 0, self._placement, cache=task.key)
         collector.release()
         self._view.note(part.task)
         return Sent(part, collector)

@@ -24,27 +24,16 @@ OF_A_SESSION = frozenset(
 )  # fmt: skip
 """Those of Jupyter's ``Session``, which ipyparallel's client passes on to it."""
 
-SSH = ("sshserver", "sshkey", "password", "paramiko")
-
-TUNNEL = (
-    "a tunnel is not opened by the client yet; one to the one port is enough: take PORT from 'address' in the "
-    "connection file, run 'ssh -N -L PORT:localhost:PORT LOGIN-NODE', and give the client a copy of that file"
-)
-
 
 def check_others(others: Mapping[str, Any]) -> Any:
     """Return the connection info among arguments that ``Client`` has no name for; warn of what changes nothing.
 
     Raises:
-        NotImplementedError: a tunnel is wanted.
         TypeError: neither ipyparallel nor this client knows one of them.
     """
     wanted = {name: value for name, value in others.items() if value is not None and value is not False}
-    tunnel = next((name for name in SSH if name in wanted), None)
-    if tunnel is not None:
-        raise NotImplementedError(f"Client({tunnel}=...): {TUNNEL}")
     for name in others:
-        if name not in {*NOTHING, *OF_A_SESSION, *SSH, "url_or_file"}:
+        if name not in {*NOTHING, *OF_A_SESSION, "url_or_file"}:
             raise TypeError(f"Client() got an unexpected keyword argument {name!r}")
     for name in wanted:
         if name in NOTHING or name in OF_A_SESSION:

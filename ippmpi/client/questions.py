@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,7 @@ from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
+from ippmpi.client.handles import kept_parts
 from ippmpi.client.parts import Part
 from ippmpi.client.requests import Pending, Requests
 from ippmpi.client.results import AsyncResult
@@ -22,6 +23,9 @@ from ippmpi.client.stored import AsyncHubResult, Stored, unpickle_stored
 from ippmpi.errors import IppmpiError
 from ippmpi.wire.frames import decode
 from ippmpi.wire.messages import Query, Submit
+
+if TYPE_CHECKING:
+    from ippmpi.client.explaining import Explanation
 
 TIMES = frozenset(("submitted", "received", "started", "completed"))
 AT_ONCE = 1000
@@ -101,6 +105,18 @@ class Questions:
             raise ValueError(str(problem)) from None
         return [{key: _dated(key, value) for key, value in record.items()} for record in records]
 
+    def explain(self, jobs: Any = None, *, limit: int = 1000, timeout: float = ANSWER_S) -> Explanation:
+        """Say why *jobs* (ids, places in the history, results; None: all tasks of all clients) have no result yet.
+
+        Of all at most *limit* are told, those that wait first. See ``AsyncResult.explain``.
+
+        Raises:
+            TimeoutError: the controller did not answer in *timeout* seconds.
+        """
+        from ippmpi.client.explaining import explain_tasks
+
+        return explain_tasks(self.requests, None if jobs is None else self._names(jobs), timeout, limit)
+
     @property
     def cache(self) -> CachedResults:
         """The results of calls with ``cache=``: ``list()``, ``drop(...)``, ``clear()``, ``counts()``."""
@@ -111,7 +127,7 @@ class Questions:
     def purge_results(self, jobs: Any = (), targets: Targets = (), timeout: float = ANSWER_S) -> None:
         """Have the controller forget results: of *jobs* (ids, results, or ``"all"``), and of engines, *targets*.
 
-        Results that somebody holds stay with them.
+        Results that somebody holds stay with them, but values that they left on engines are freed.
 
         Raises:
             ValueError: neither is given.
@@ -127,6 +143,7 @@ class Questions:
             self.ask_store("purge", {"tasks": tasks, "engines": engines}, timeout)
         except IppmpiError as problem:
             raise RuntimeError(str(problem)) from None
+        self.requests.keeper.purge(tasks, engines)
 
     def purge_local_results(self, jobs: Any = (), targets: Targets = ()) -> None:
         """Forget nothing: a client keeps no results but those that somebody holds. Raises as ``purge_results``."""
@@ -183,7 +200,8 @@ class Questions:
     def _again(self, original: object) -> Collector:
         if not isinstance(original, Submit) or any(content.transfer for content in original.contents):
             raise LookupError("the request is not kept: its function and arguments were too large")
-        parts: list[Part] = self.requests.parts(original.targets, original.op, original.label)
+        make = kept_parts(self.requests, self) if original.op == "keep" else Part
+        parts = self.requests.parts(original.targets, original.op, original.label, make=make)
         collector = Collector(parts, original.op, self)
         indices = {engine: index for index, engine in enumerate(original.targets)} if original.targets else None
         original = msgspec.structs.replace(original, cache=None)  # it is to be done, not looked up

@@ -42,9 +42,9 @@ class ExecuteReply:
 
     def display(self) -> None:
         """Show the ``Out`` value, if there is one: rich in a notebook, its plain text elsewhere."""
-        from ippmpi.client.display import show_out
+        from ippmpi.client.display import out, rank_of, show
 
-        show_out(self._part, self)
+        show([(rank_of(self._part), shown) for shown in out(self._part)])
 
     def __getitem__(self, key: str) -> Any:
         """Return one field of the metadata."""

@@ -22,7 +22,7 @@ from ippmpi.errors import ProtocolError
 from ippmpi.handed import SMALLEST
 from ippmpi.net.quiet import Quiet
 from ippmpi.store.spool import Spool, SpoolFile
-from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
+from ippmpi.wire.messages import Content, Fetched, Message, Reply, Run, Submit
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,9 @@ class Contents:
                 if len({item.transfer for item in items}) < len(items):
                     raise ProtocolError(f"task {message.task[:200]}: one transfer stands for two of its contents")
                 message = msgspec.structs.replace(message, contents=contents)
+        elif type(message) is Fetched and message.content.transfer:
+            content = self._enter(sender, f"what engine {message.engine} asked for", message.content, items)
+            message = msgspec.structs.replace(message, content=content)
         elif type(message) is Reply and message.content.transfer:
             item = self._interrupted(sender, message)
             if item is not None:
@@ -314,7 +317,7 @@ class Contents:
             if any(c.transfer for c in message.contents):
                 contents = [self._offer(receiver, c, numbers, last=False) for c in message.contents]
                 message = msgspec.structs.replace(message, contents=contents)
-        elif type(message) is Reply and message.content.transfer:
+        elif (type(message) is Reply or type(message) is Fetched) and message.content.transfer:
             content = self._offer(receiver, message.content, numbers, last=last)
             message = msgspec.structs.replace(message, content=content)
         if not numbers:
@@ -364,9 +367,11 @@ class Contents:
         offer.file.release()
 
     def release_unsent(self, message: Message) -> None:
-        """Shelve the content of a reply that nobody will get."""
+        """Shelve the content of a reply that nobody will get; one that an engine asked for is of no use to others."""
         if type(message) is Reply:
             self.shelve(message.content)
+        elif type(message) is Fetched:
+            self.release(message.content)
 
     # --- peers go ----------------------------------------------------------------------------
 
@@ -376,7 +381,10 @@ class Contents:
             offer.receiver.withdraw(offer.number)
             self._close(offer)
             if offer.last and offer.item.key in self._items:
-                self._shelf.put(offer.item.key, offer.item.size)
+                if offer.item.engine >= 0:
+                    self._shelf.put(offer.item.key, offer.item.size)
+                else:  # no result
+                    self._stop(offer.item)
         self.fail_unfinished(peer, f"{peer} is gone")
 
 

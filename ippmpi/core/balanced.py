@@ -11,7 +11,7 @@ from ippmpi.core.effects import Effect, Release
 from ippmpi.core.ending import RETURNED, Ending
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger
-from ippmpi.core.placing import choice_of, why_nowhere
+from ippmpi.core.placing import choice_of, matched, why_nowhere
 from ippmpi.core.queue import Group
 from ippmpi.core.task import NOWHERE, BalancedTask, Event, State, Task
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -71,7 +71,7 @@ class Scheduler:
         for name in dict.fromkeys(map(TaskId, dependency.tasks)):
             ended = self._ledger.ended_record(name)
             if ended is not None:
-                condition.note(name, ended.succeeded, ended.engine)
+                condition.note(name, ended.succeeded, ended.engine, ended.failed)
             else:
                 self.dependents.setdefault(name, {})[task.id] = task
 
@@ -111,12 +111,18 @@ class Scheduler:
             chosen = ledger.choose(choice.among, choice.without)
             if chosen is None:
                 return
-            task, engine = ledger.queue.pop(group), self._engines[chosen]
+            engine = self._engines[chosen]
+            if group.near:
+                task, engine = matched(group, engine, self._engines)
+                ledger.queue.discard(task)
+            else:
+                task = ledger.queue.pop(group)
             self.deadlines.clear(task)
             task.assign(engine)
+            ledger.hand_out(task)
             ledger.load(task, engine)
             self.ahead.given(engine)
-            run = Run(task.id, task.op, [chosen], list(task.contents), task.attempt)
+            run = Run(task.id, task.op, [engine.id], list(task.contents), task.attempt)
             yield from ledger.to_agent(engine.agent, run)
 
     def adopt(self, task: BalancedTask, engine: Engine, attempt: int) -> bool:
@@ -135,6 +141,7 @@ class Scheduler:
         task.attempt = attempt
         task.note_used(attempt)
         task.assign(engine)
+        self._ledger.hand_out(task)
         engine.adopted += 1
         self._ledger.load(task, engine)
         if task.cache is not None:
@@ -173,7 +180,7 @@ class Scheduler:
         for dependent in self.dependents.pop(task.id, {}).values():
             for condition in (dependent.after, dependent.follow):
                 if condition is not None and task.id in condition.pending:
-                    condition.note(task.id, task.succeeded, task.engine)
+                    condition.note(task.id, task.succeeded, task.engine, task.failed)
             if dependent.id in self._ledger.queue.held:
                 yield from self._consider(dependent)
 
@@ -245,6 +252,7 @@ class Scheduler:
 
     def _try_again(self, task: BalancedTask, engine: Engine, failure: Failure) -> Iterator[Effect]:
         task.last_failure = f"{failure.ename}: {failure.evalue}"
+        engine.freed = self._ledger.now
         self._ending.unload(task, engine)
         task.requeue()
         return self._wait_again(task)

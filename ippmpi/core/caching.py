@@ -29,7 +29,7 @@ class Caching:
         self._ledger = ledger
         self._ending = ending
         self._scheduler = scheduler
-        self.leaders: dict[str, TaskId] = {}
+        self.leaders = ledger.leaders
         self.followers: dict[str, dict[TaskId, BalancedTask]] = {}
         scheduler.on_cached_end = self._ended
         scheduler.on_cached_adoption = self._adopted

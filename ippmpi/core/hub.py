@@ -17,6 +17,7 @@ from ippmpi.core.direct import Direct
 from ippmpi.core.effects import Effect, Keep, Release, Remember, Send
 from ippmpi.core.ending import Ending, event_of
 from ippmpi.core.engine import Engine
+from ippmpi.core.exchange import Exchange
 from ippmpi.core.intake import check, problem
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.limits import Limits
@@ -51,7 +52,8 @@ class Hub:
         self._orphans = Orphans(self.ledger)
         self._direct = Direct(self.ledger, self.ending, self._orphans)
         self._restoring = Restoring(self.ledger, self.scheduler, self.caching, self._direct, self._orphans)
-        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring)
+        self.exchange = Exchange(self.ledger)
+        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring, self.exchange)
         self._control = Control(self.ledger, self.scheduler, self._membership)
         self._queries = Queries(self.ledger)
         self._archive = Archive(self.ledger)
@@ -151,6 +153,8 @@ class Hub:
             yield from release(message.contents)
             return
         yield Keep(TaskId(message.task), message)
+        if message.op == "keep":
+            self.ledger.clients[peer].keeps = True
         found = problem(message, self.ledger)
         if found is not None:
             yield from self._refuse(peer, message, found)
@@ -240,6 +244,19 @@ class Hub:
         """Pass on what a task shows."""
         self._check_speaker(peer, message.engine)
         return self._relay.published(message)
+
+    def on_fetch(self, peer: Peer, message: m.Fetch) -> Iterator[Effect]:
+        """Pass on an engine's question for what another one has."""
+        self._check_speaker(peer, message.engine)
+        return self.exchange.ask(message)
+
+    def on_fetched(self, peer: Peer, message: m.Fetched) -> Iterator[Effect]:
+        """Pass on the answer."""
+        return self.exchange.answer(peer, message)
+
+    def on_free(self, peer: Peer, message: m.Free) -> Iterator[Effect]:
+        """Tell engines what they may let go."""
+        return self.exchange.free(peer, message)
 
     def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:
         """Take back tasks that have not started."""

@@ -25,6 +25,7 @@ def check(hub: Hub) -> None:
     _check_dependents(hub)
     _check_caching(hub)
     _check_bounds(ledger)
+    _check_exchange(hub)
 
 
 def _check_task(task: Task, ledger: Ledger, waiting: set[int]) -> None:
@@ -107,6 +108,13 @@ def _check_caching(hub: Hub) -> None:
         assert digest in caching.leaders, f"{list(followers)} follow nobody"
         for task in followers.values():
             assert ledger.tasks.get(task.id) is task, f"{task.id} follows {caching.leaders[digest]}, but has ended"
+
+
+def _check_exchange(hub: Hub) -> None:
+    for asking, question in hub.exchange.asked.items():
+        assert question.engine == asking, f"{question} is filed under engine {asking}"
+        assert asking in hub.ledger.engines, f"engine {asking}, which is gone, waits for an answer"
+        assert question.holder in hub.ledger.engines, f"engine {asking} waits for {question.holder}, which is gone"
 
 
 def _check_bounds(ledger: Ledger) -> None:

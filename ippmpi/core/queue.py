@@ -28,10 +28,14 @@ ANYWHERE = Choice()
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Ready tasks with one choice of engines, the next one first (an OrderedDict pops its first key in O(1))."""
+    """Ready tasks with one choice of engines, the next one first (an OrderedDict pops its first key in O(1)).
+
+    ``near``: some may have data on an engine.
+    """
 
     choice: Choice
     tasks: OrderedDict[TaskId, BalancedTask] = field(default_factory=OrderedDict)
+    near: bool = False
 
     def head(self) -> int:
         """Return when its first task was submitted, as a serial number."""
@@ -70,6 +74,8 @@ class Queue:
         """Add a ready task; *first*: before all others of its group, as it has waited already."""
         group = self.groups.get(choice) or self._make(choice)
         group.tasks[task.id] = task
+        if task.near:
+            group.near = True
         if first:
             group.tasks.move_to_end(task.id, last=False)
         self._where[task.id] = group

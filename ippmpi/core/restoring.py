@@ -170,6 +170,7 @@ class Restoring:
         self._untold.pop(engine, None)
 
     def _learn(self, engine: Engine, helds: Sequence[Held]) -> None:
+        engine.brought = tuple(TaskId(held.task) for held in helds if not held.absent)
         for held in helds:
             if 0 <= held.attempt <= MOST_ATTEMPTS:
                 self._note(held, engine)

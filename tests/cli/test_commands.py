@@ -339,6 +339,14 @@ def test_stale_files_are_cleaned(foreground: Callable[..., subprocess.Popen[str]
     assert ippmpi("cluster", "status").returncode == 0
 
 
+def test_force_stops_what_runs_before_it_cleans(profiles: Path) -> None:
+    assert ippmpi("cluster", "start", "--engines=local", "-n", "1", "--daemonize").returncode == 0
+    assert ippmpi("cluster", "clean").stdout == ""
+    assert ippmpi("cluster", "status").returncode == 0
+    assert "stopped cluster ''" in ippmpi("cluster", "clean", "--force").stdout
+    assert left(profiles) == []
+
+
 # --- controller and engine by hand ---
 
 
@@ -348,11 +356,13 @@ def test_controller_and_engine_can_be_started_by_hand(
     controller = foreground("controller", "--cluster-id=x")
     file = profiles / "profile_default/security/ipcontroller-x-engine.json"
     eventually(file.exists, 20, "the controller is ready")
-    engine = foreground("engine", "--cluster-id=x")
+    (profiles / "script.py").write_text("a = 5")
+    engine = foreground("engine", "--cluster-id=x", "-c", "b = a + 1", "-s", str(profiles / "script.py"))
     cluster = Cluster.from_connection(cluster_id="x")
     with contextlib.closing(cluster.connect_client_sync()) as rc:
         rc.wait_for_engines(1, timeout=20)
         assert rc[:].apply_sync(abs, -2) == [2]
+        assert rc[:]["b"] == [6]
     assert ippmpi("cluster", "stop", "x").returncode == 0
     assert controller.wait(10) == 0
     assert engine.wait(10) == 0

@@ -241,6 +241,14 @@ def test_a_view_is_an_executor(rc: ipp.Client) -> None:
         executor.submit(abs, 1)
 
 
+def test_a_balanced_view_has_no_namespace(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    for name in ("execute", "run", "push", "pull", "update", "get", "scatter", "gather", "clear"):
+        assert not hasattr(view, name), name
+    with pytest.raises(TypeError):
+        view["a"]
+
+
 def test_views_show_their_candidates_and_size(rc: ipp.Client) -> None:
     assert repr(rc.load_balanced_view()) == "<LoadBalancedView any engine>"
     assert repr(rc.load_balanced_view(2)) == "<LoadBalancedView [2]>"

@@ -9,7 +9,6 @@ import pytest
 import ippmpi as ipp
 from client.fakes import FakeHub, connected
 from helpers import eventually
-from ippmpi.client import client
 from ippmpi.client.engines import Engines
 from ippmpi.wire.messages import EngineRecord, EnginesChanged
 
@@ -129,20 +128,17 @@ def test_waiting_for_engines_can_show_a_bar(rc: ipp.Client, hub: FakeHub, capsys
     assert "5/5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("variable", "shown"), [("", True), ("1", False)])
-def test_a_variable_forbids_the_bar_of_waiting_for_engines(
-    rc: ipp.Client,
-    hub: FakeHub,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    variable: str,
-    shown: bool,
+def test_in_ipython_a_bar_is_shown_unless_the_environment_says_no(
+    rc: ipp.Client, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "running_shell", object)  # as inside IPython
-    monkeypatch.setenv("IPP_NONINTERACTIVE", variable)
+    monkeypatch.setattr("ippmpi.client.client.running_shell", object)
     threading.Timer(0.02, hub.join, [4]).start()
     rc.wait_for_engines(5, timeout=5)
-    assert ("5/5" in capsys.readouterr().err) is shown
+    assert "5/5" in capsys.readouterr().err
+    monkeypatch.setenv("IPP_NONINTERACTIVE", "1")
+    threading.Timer(0.02, hub.join, [5]).start()
+    rc.wait_for_engines(6, timeout=5)
+    assert capsys.readouterr().err == ""
 
 
 def test_waiting_for_engines_needs_a_number_unless_there_is_a_cluster(rc: ipp.Client) -> None:

@@ -39,12 +39,6 @@ def test_what_nobody_knows_is_a_type_error() -> None:
         Client(profle="x")
 
 
-@pytest.mark.parametrize("name", ["sshserver", "sshkey", "password", "paramiko"])
-def test_a_tunnel_is_refused_with_the_line_that_makes_one(name: str) -> None:
-    with pytest.raises(NotImplementedError, match=rf"Client\({name}=...\): .*ssh -N -L PORT"):
-        Client(**{name: "login"})
-
-
 def test_the_old_name_of_the_file_is_used_with_a_warning(tmp_path: Path) -> None:
     with (
         pytest.warns(DeprecationWarning, match="url_or_file"),

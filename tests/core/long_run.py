@@ -131,6 +131,7 @@ def live(seed: object, count: int = EVENTS_OF_LIFE) -> int:
         life.only_contents_of_live_tasks_are_spooled()
         life.every_agent_gets_direct_work_in_the_order_of_the_hub()
         life.the_policy_knows_the_load()
+        life.every_task_has_a_true_reason()
     life.teardown()
     return count
 

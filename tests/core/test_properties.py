@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.house import agent, records
+from core.truth import judge
 from ippmpi.core.effects import Effect, Keep, Recall, Release, Remember, Send, Shelve
 from ippmpi.core.engine import EngineState
 from ippmpi.core.hub import Hub
@@ -36,6 +37,9 @@ from ippmpi.wire.messages import (
     EnginesChanged,
     Failure,
     Farewell,
+    Fetch,
+    Fetched,
+    Free,
     Interrupt,
     Message,
     Output,
@@ -152,6 +156,9 @@ class Life(RuleBasedStateMachine):
         elif isinstance(message, Replies):
             for reply in message.replies:
                 self.answered(effect.peer, reply)
+        elif isinstance(message, Fetched) and message.content.transfer:
+            assert message.engine in self.hub.ledger.engines
+            self.spool.remove(message.content.transfer)  # now the controller's, until the agent has it
         elif isinstance(message, Run):
             asked = self.asked[message.task]
             for engine in message.engines:
@@ -442,6 +449,24 @@ class Life(RuleBasedStateMachine):
             message = Display(task, engine, b"1234567890") if picture else Output(task, engine, "stdout", b"hello")
             self.say(peer, message, wrong=self.foreign(peer, engine))
 
+    @rule(number=picks, engine=engine_ids, holder=engine_ids, count=st.integers(1, 3))
+    def engine_asks(self, number: int, engine: int, holder: int, count: int) -> None:
+        peer = self.pick(self.hub.ledger.agents, number)
+        if peer is not None:
+            self.say(peer, Fetch(engine, count, holder, "a-1"), wrong=self.foreign(peer, engine))
+
+    @rule(number=picks, engine=engine_ids, count=st.integers(1, 3), large=flags)
+    def engine_answers(self, number: int, engine: int, count: int, large: bool) -> None:
+        peer = self.pick(self.hub.ledger.agents, number)
+        question = self.hub.exchange.asked.get(EngineId(engine))
+        if peer is not None:
+            wrong = question is not None and question.number == count and self.foreign(peer, question.holder)
+            self.say(peer, Fetched(engine, count, self.spooled(large)), wrong=wrong)
+
+    @rule(peer=clients, on=st.lists(engine_ids, max_size=5), wrong=seldom)
+    def client_lets_go(self, peer: Peer, on: list[int], wrong: bool) -> None:
+        self.say(peer, Free(["a-1"] * (len(on) + wrong), on), wrong=wrong)
+
     def foreign(self, peer: Peer, engine: int) -> bool:
         """Whether *engine* is behind another agent (by now)."""
         known = self.hub.ledger.engines.get(EngineId(engine))
@@ -466,6 +491,10 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def tables_agree(self) -> None:
         check(self.hub)
+
+    @invariant()
+    def every_task_has_a_true_reason(self) -> None:
+        judge(self.hub)
 
     @invariant()
     def every_part_has_ended_once_or_is_open(self) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from core.house import INLINE
+from core.truth import ids, judge
 from ippmpi import plugins
 from ippmpi.core.effects import Effect, Keep, Recall, Remember, Replay, Send
 from ippmpi.core.hub import Hub
@@ -28,6 +30,9 @@ from ippmpi.wire.messages import (
     EngineRecord,
     EnginesChanged,
     Failure,
+    Fetch,
+    Fetched,
+    Free,
     Held,
     Message,
     Placement,
@@ -48,7 +53,10 @@ LIMITS = Limits(kept_tasks=100_000)
 
 @dataclass(eq=False, slots=True)
 class Rank:
-    """One engine process. ``known``: what it has, or has replied to without an acknowledgement, with attempts."""
+    """One engine process. ``known``: what it has, or has replied to without an acknowledgement, with attempts.
+
+    ``question``: the last one that it has asked another engine, as long as there is no answer; ``asked``: how many.
+    """
 
     record: EngineRecord
     id: int = -1
@@ -57,6 +65,8 @@ class Rank:
     known: dict[str, int] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    question: Fetch | None = None
+    asked: int = 0
 
     def has(self) -> list[Held]:
         here = [Held(task, attempt) for task, attempt in self.known.items()]
@@ -215,6 +225,7 @@ class Village:
             line.unsent.append(StillWaiting(waiting))
         elif line.fresh and node is not None and (again := node.registration()).engines:
             line.unsent.appendleft(again)
+            line.unsent.extend(rank.question for rank in node.ranks.values() if rank.question is not None)
         line.fresh = False
         self.take(self.hub.connected(line.peer, {}))
 
@@ -230,6 +241,7 @@ class Village:
             node = self.nodes.get(line.peer)
             if node is not None:
                 self.agent_hears(node, message)
+                self.ranks_hear(node, message)
             elif isinstance(message, Reply):
                 self.client_hears(message)
             elif isinstance(message, EnginesChanged):
@@ -262,6 +274,15 @@ class Village:
                 kind = "TaskReturned" if message.reclaim else "TaskAborted"
                 self.reply(node, rank, message.task, Failure(kind, "taken back", kind=kind))
 
+    def ranks_hear(self, node: Node, message: Message) -> None:
+        """Let a rank answer another one, or take the answer."""
+        for rank in node.ranks.values():
+            if isinstance(message, Fetch) and rank.id == message.holder:
+                node.line.unsent.append(Fetched(message.engine, message.number, INLINE))
+            question = rank.question
+            if isinstance(message, Fetched) and question is not None and rank.id == message.engine:
+                rank.question = None if question.number == message.number else question
+
     def reply(self, node: Node, rank: Rank, task: str, failure: Failure | None) -> None:
         node.line.unsent.append(Reply(task, rank.id, Content(b"v", 1), failure, 1.0, 1.001, rank.known[task]))
 
@@ -283,6 +304,19 @@ class Village:
                 self.ran[task, rank.record.pid] += 1
                 fails = self.random.random() < 0.2
                 self.reply(node, rank, task, Failure("Oops", "it broke", kind="code") if fails else None)
+
+    def ask(self) -> None:
+        """Let a rank ask another one for what that has kept, or give up its question and ask another one."""
+        node = self.random.choice([*self.nodes.values()])
+        for rank in self.random.sample([*node.ranks.values()], len(node.ranks))[:1]:
+            if rank.id >= 0:
+                rank.asked += 1
+                rank.question = Fetch(rank.id, rank.asked, self.random.randrange(6), "client:a-1")
+                node.line.unsent.append(rank.question)
+
+    def let_go(self) -> None:
+        line = self.clients[self.random.choice(CLIENTS)]
+        line.unsent.append(Free([f"{line.peer}-1"] * 2, self.random.sample(range(6), 2)))
 
     def kill_rank(self) -> None:
         node = self.random.choice([*self.nodes.values()])
@@ -331,14 +365,21 @@ class Village:
         if self.random.random() < 0.6:
             others = [t for t in list(self.submits)[-8:] if _owner(t) == line.peer]
             after = Dependency([self.random.choice(others)]) if others and self.random.random() < 0.3 else None
-            placement = Placement(after=after, retries=self.random.choice((0, 0, 1, 3)))
+            near = self.random.sample(range(6), self.random.choice((0, 0, 1, 2)))
+            placement = Placement(after=after, retries=self.random.choice((0, 0, 1, 3)), near=near)
             if after is None and self.random.random() < 0.3:
                 key = CacheKey(f"k{len(self.submits) // 6}", "f")
         else:
             targets = sorted(self.random.sample(range(5), self.random.randint(1, 3)))
         seen = self.seen[line.peer]
         message = self.submits[task] = Submit(
-            task, "apply", targets, [INLINE], placement=placement, seen=seen, cache=key
+            task,
+            "apply" if key is not None else self.random.choice(("apply", "keep")),
+            targets,
+            [INLINE],
+            placement=placement,
+            seen=seen,
+            cache=key,
         )
         self.waiting[task] = set(targets or [-1])
         line.unsent.append(message)
@@ -371,9 +412,21 @@ class Village:
         if self.random.random() < 0.3:
             self.commit()
 
+    def explain(self) -> None:
+        """Ask why everything waits; what ranks really have is in the order that the hub believes in."""
+        for reason in judge(self.hub):
+            for engine in ids(reason.engines) if reason.others else ():
+                queue = [task for rank in self.ranks_with(engine) for task in rank.queue]
+                first = reason.others[0].task
+                if reason.task in queue and first in queue:
+                    assert queue.index(first) < queue.index(reason.task), f"{reason}: engine {engine} has {queue}"
+
+    def ranks_with(self, engine: int) -> list[Rank]:
+        return [rank for node in self.nodes.values() for rank in node.ranks.values() if rank.id == engine]
+
     HAPPENS = (
         (40, talk), (10, run), (6, submit), (2, restart_ranks), (1, take_back), (0.5, kill_rank), (0.4, break_line),
-        (0.3, kill_hub), (0.05, power_off), (1, pass_time), (5, recall),
+        (0.3, kill_hub), (0.05, power_off), (1, pass_time), (3, explain), (5, recall), (1, ask), (0.3, let_go),
     )  # fmt: skip
 
     def step(self) -> None:
@@ -386,11 +439,16 @@ class Village:
     def finish(self) -> None:
         """Do no more harm until all work has ended; fail if it does not."""
         for _ in range(50_000):
-            if not self.waiting:
+            if not self.waiting and not any(self.questions()):
                 return
             self.events += 1
             self.random.choice((Village.talk, Village.talk, Village.run, Village.restart_ranks, Village.recall))(self)
-        raise AssertionError(f"still waiting for {self.waiting}")
+        raise AssertionError(f"still waiting for {self.waiting}, and for answers to {list(self.questions())}")
+
+    def questions(self) -> Iterator[Fetch]:
+        """Yield those of living ranks that have no answer."""
+        ranks = [rank for node in self.nodes.values() for rank in node.ranks.values()]
+        return (rank.question for rank in ranks if rank.question is not None)
 
     def judge(self) -> None:
         """Raise AssertionError if something ran too often."""
