@@ -23,6 +23,7 @@ from typing import Any
 from ippmpi.client import codekeys
 from ippmpi.client.conditional import dependent
 from ippmpi.errors import UncacheableError
+from ippmpi.wire.handles import Handle
 from ippmpi.wire.references import Reference
 
 DIGEST_BYTES = 20
@@ -255,6 +256,10 @@ def _reference(walk: Walk, value: Reference) -> None:
     raise walk.fail(f"{value!r} is what an engine has, which is not known here; pass the value")
 
 
+def _handle(walk: Walk, value: Handle) -> None:
+    raise walk.fail(f"{value!r} stands for a value on a rank, which is not known here; pass the value")
+
+
 _KINDS: dict[type, Callable[[Walk, Any], None]] = {
     tuple: lambda walk, value: walk.sequence("tuple", value),
     list: lambda walk, value: walk.sequence("list", value),
@@ -268,6 +273,7 @@ _KINDS: dict[type, Callable[[Walk, Any], None]] = {
     FunctionType: codekeys.add_function,
     ModuleType: codekeys.add_module,
     Reference: _reference,
+    Handle: _handle,
     dependent: lambda walk, value: walk.sequence(
         "dependent", (value.function, value.check, value.check_args, value.check_kwargs)
     ),

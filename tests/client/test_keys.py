@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import ippmpi as ipp
 from ippmpi.client.caching import Cache, Keys, declared, name_of
 from ippmpi.client.keys import Walk
+from ippmpi.wire.handles import Handle, Kept
 
 
 def digest(value: object) -> bytes:
@@ -405,6 +406,12 @@ def test_a_global_that_only_engines_have_is_named() -> None:
 def test_a_reference_has_no_key() -> None:
     with pytest.raises(ipp.UncacheableError, match="argument 1: <Reference 'x'> is what an engine has"):
         key(abs, 1, ipp.Reference("x"))
+
+
+def test_a_handle_has_no_key() -> None:
+    handle = Handle(Kept("cluster", "a-1", 0, 0, "w", "host", 7, "ndarray", 800))
+    with pytest.raises(ipp.UncacheableError, match=r"argument 0: .* stands for a value on a rank"):
+        key(abs, [handle])
 
 
 def test_names_of_class_bodies_and_globals_that_are_assigned_are_not_missing() -> None:
