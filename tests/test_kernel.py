@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 
 import ippmpi as ipp
@@ -346,6 +347,27 @@ def test_who_has_not_the_key_is_not_heard(rc: ipp.Client, file: str, frontend: F
     stranger.stop_channels()
     stranger.context.term()
     assert rc[1].pull("secret").get(10) == 1
+
+
+def test_junk_is_dropped(file: str, frontend: Frontend) -> None:
+    info = json.loads(Path(file).read_text())
+    context = zmq.Context()
+    for port in ("shell_port", "control_port", "stdin_port", "hb_port"):
+        socket = context.socket(zmq.DEALER)
+        socket.connect(f"ipc://{info['ip']}-{info[port]}")
+        for frames in (
+            [b""],
+            [b"x" * 100],
+            [b"<IDS|MSG>"],
+            [b"<IDS|MSG>", *[b"{}"] * 5],
+            [b"a", b"<IDS|MSG>", b"\xff"],
+        ):
+            socket.send_multipart(frames)
+        socket.close(1000)
+    context.term()
+    unsigned = frontend.client.session.msg("execute_request", {"code": 5})  # signed, but not what the protocol has
+    frontend.client.shell_channel.send(unsigned)
+    assert frontend.run("1")["status"] == "ok"
 
 
 def test_where_jupyter_is_missing_an_error_says_what_to_do(tmp_path: Path) -> None:

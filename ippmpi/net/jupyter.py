@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 LINGER_MS = 500
 """How long what is queued may take to leave at the end."""
 
+MOST_BYTES = 64_000_000
+"""Of one frame from a frontend."""
+
 _ROUTERS = ("shell", "control", "stdin")
 _PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 
@@ -89,6 +92,7 @@ class Channels:
     def _open(self, role: str, ip: str, path: Path) -> int:
         self._sockets[role] = socket = self._context.socket(zmq.PUB if role == "iopub" else zmq.ROUTER)
         socket.linger = LINGER_MS
+        socket.maxmsgsize = MOST_BYTES  # of what is not signed, too
         try:
             if ip:
                 return int(socket.bind_to_random_port(f"tcp://[{ip}]" if ":" in ip else f"tcp://{ip}"))
