@@ -12,8 +12,10 @@ TYPE_CHECKING = False  # type checkers know the name; importing typing for it wo
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
+    from ippmpi.binding import bind_kernel
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.broadcast import BroadcastView
+    from ippmpi.client.caching import Cache
     from ippmpi.client.client import Client
     from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         ConnectionFileError,
         DependencyTimeout,
         EngineError,
+        HandleError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
@@ -47,11 +50,13 @@ if TYPE_CHECKING:
         TaskError,
         TaskRejectError,
         TaskTimeout,
+        UncacheableError,
         UnmetDependency,
         collect_exceptions,
         unwrap_exception,
         wrap_exception,
     )
+    from ippmpi.wire.handles import Handle
     from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
@@ -68,6 +73,7 @@ __all__ = [
     "AsyncMapResult",
     "AsyncResult",
     "BroadcastView",
+    "Cache",
     "Client",
     "Cluster",
     "ClusterError",
@@ -78,6 +84,8 @@ __all__ = [
     "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "Handle",
+    "HandleError",
     "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
@@ -98,9 +106,11 @@ __all__ = [
     "TaskRejectError",
     "TaskTimeout",
     "TimeoutError",
+    "UncacheableError",
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
+    "bind_kernel",
     "collect_exceptions",
     "depend",
     "dependent",
@@ -120,6 +130,7 @@ _HOMES = {
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
     "BroadcastView": "ippmpi.client.broadcast",
+    "Cache": "ippmpi.client.caching",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",
@@ -127,12 +138,14 @@ _HOMES = {
     "DirectView": "ippmpi.client.views",
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
+    "Handle": "ippmpi.wire.handles",
     "LoadBalancedView": "ippmpi.client.balanced",
     "ParallelFunction": "ippmpi.client.functions",
     "Reference": "ippmpi.wire.references",
     "RemoteFunction": "ippmpi.client.functions",
     "TimeoutError": "builtins",
     "ViewExecutor": "ippmpi.client.executor",
+    "bind_kernel": "ippmpi.binding",
     "depend": "ippmpi.client.conditional",
     "dependent": "ippmpi.client.conditional",
     "interactive": "ippmpi.client.conditional",

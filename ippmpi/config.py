@@ -97,6 +97,16 @@ class ControllerSettings(Settings):
     store_requests: int = _setting(100_000, "requests of which records are kept; what finished first goes first")
     store_bytes: int = _setting(1 << 30, "bytes of records (labels, small values, failures) that are kept")
     store_age_s: float = _setting(30 * 86400.0, "seconds for which records are kept", metavar="SECONDS")
+    cache_dir: str = _setting(
+        "", "folder on a local disk for results of calls with cache=; they outlive the controller, and all of this "
+        "user's controllers on this host share them (default: store_dir, or /var/tmp/ippmpi-<uid>-cache)",
+        metavar="FOLDER",
+    )  # fmt: skip
+    cache_entries: int = _setting(100_000, "results that are cached; beyond, what was used longest ago goes first")
+    cache_bytes: int = _setting(1 << 30, "bytes of cached results; one that is larger than a quarter is not cached")
+    cache_age_s: float = _setting(
+        30 * 86400.0, "seconds for which a cached result is kept after its last use", metavar="SECONDS"
+    )
     spool_bytes: int = _setting(16 << 30, "bytes of large contents that may be on their way through the controller")
     away_bytes: int = _setting(
         16 << 20, "bytes of results and output that wait in memory for one client; more are read from the store later"
@@ -129,6 +139,14 @@ class EngineSettings(Settings):
 
     ROLE: ClassVar[str] = "engine"
 
+    startup_folder: str = _setting(
+        "startup", "folder of files (*.py, *.ipy) that every engine runs at its start, in the order of their names; "
+        "in the profile folder unless absolute; '': none", metavar="FOLDER",
+    )  # fmt: skip
+    startup_script: str = _setting("", "one more such file", flags=("-s",), metavar="FILE")
+    startup_command: str = _setting(
+        "", "code that every engine runs at its start, after the files", flags=("-c",), metavar="CODE"
+    )
     file_wait_s: float = _setting(
         10.0, "seconds for which 'ipengine' waits for the controller's connection file", metavar="SECONDS"
     )
@@ -362,6 +380,11 @@ def profile_folder(profile: str | None = None, profile_dir: str | Path | None = 
 def profile_folders() -> list[Path]:
     """Return the folders of all profiles that exist."""
     return sorted(p.absolute() for p in ipython_folder().glob("profile_*") if p.is_dir())
+
+
+def python_startup() -> str:
+    """Return the file that interactive interpreters run at their start, as ``$PYTHONSTARTUP`` says, or ""."""
+    return os.environ.get("PYTHONSTARTUP", "")
 
 
 # What tells a process that it is a rank of somebody's MPI job. A program that starts with these

@@ -283,9 +283,17 @@ def node_folder(key: str) -> Path:
     Raises:
         ConnectionFileError: it is not a folder, not ours, or open to others.
     """
-    folder = node_folder_path(key)
+    return check_private_folder(node_folder_path(key))
+
+
+def check_private_folder(folder: Path) -> Path:
+    """Make *folder* if missing, and check that nobody else can get in; return it.
+
+    Raises:
+        ConnectionFileError: it is not a folder, not ours, or open to others.
+    """
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise ConnectionFileError(

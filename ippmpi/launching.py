@@ -29,6 +29,9 @@ OUTPUT_LINES = 50
 ENGINE_ERROR = "ippmpi-engine: error:"
 """What an engine's last line begins with when it cannot start; the rest is for people."""
 
+STARTUP_ERROR = "ippmpi-engine: startup:"
+"""What a line begins with that tells of a startup file that failed; the rest is for people."""
+
 KILL_AFTER_S = 2.0
 """Seconds that a program has between SIGTERM and SIGKILL."""
 

@@ -15,7 +15,7 @@ from ippmpi.wire import messages
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    {"datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
+    {"binding", "datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
     {"wire"},
     {"core", "connection", "handed", "launching", "templates", "native", "traits"},
     {"net", "store"},
@@ -33,11 +33,13 @@ HEAVY = {
         "ippmpi/client/display.py",
         "ippmpi/client/magics.py",
         "ippmpi/engine/_ipython.py",  # itself imported late, by shell.py
+        "ippmpi/engine/kernel.py",
         "ippmpi/engine/shell.py",
     },
     "cloudpickle": {"ippmpi/wire/picklers.py"},
     "dill": {"ippmpi/wire/picklers.py"},
     "jinja2": set(),
+    "jupyter_client": {"ippmpi/net/jupyter.py"},
     "matplotlib": set(),
     "mpi4py": {"ippmpi/engine/mpi.py"},
     "numpy": {"ippmpi/client/mapresults.py", "ippmpi/client/partition.py"},

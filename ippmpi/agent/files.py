@@ -32,8 +32,8 @@ class Lock:
 
 
 def remove_traces(folder: Path, prefix: str) -> None:
-    """Remove the exit records of this host's ranks and the lock by which they agreed who starts the agent."""
-    record = re.compile(re.escape(prefix) + r"\.[0-9]+\.exit(\.new)?")
+    """Remove the exit records of this host's ranks, what they had as kernels, and the lock of who starts the agent."""
+    record = re.compile(re.escape(prefix) + r"\.([0-9]+\.exit(\.new)?|kernel-[0-9]+(-[0-9]|\.json))")
     with contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
             if record.fullmatch(path.name) or path.name == prefix + STARTERS_LOCK:

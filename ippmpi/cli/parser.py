@@ -128,6 +128,16 @@ def _fill_list(parser: argparse.ArgumentParser) -> None:
 
 def _fill_status(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ClusterSettings, WHICH)
+    parser.add_argument("--why", action="store_true", help="say also what each task that has not ended waits for")
+    _add_output(parser)
+    _add_common(parser, ClusterSettings)
+
+
+def _fill_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "drop", "clear"), help="list them; drop some; clear: drop all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="functions; for drop also keys, as list shows them")
+    add_settings(parser, ClusterSettings, WHICH)
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="list at most so many (default: 100)")
     _add_output(parser)
     _add_common(parser, ClusterSettings)
 
@@ -171,6 +181,7 @@ CLUSTER: dict[str, tuple[str, Fill]] = {
     "stop": ("stop clusters", _fill_stop),
     "list": ("list running clusters, of all profiles unless one is named", _fill_list),
     "status": ("show the engines of a running cluster and what they do", _fill_status),
+    "cache": ("show or drop the results of calls with cache=, by way of a running cluster", _fill_cache),
     "clean": ("remove what clusters that have ended left behind", _fill_clean),
 }
 

@@ -23,6 +23,7 @@ from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
 from ippmpi.client.notebook import running_shell
+from ippmpi.client.options import check_others, folder_of
 from ippmpi.client.questions import Questions
 from ippmpi.client.requests import Requests
 from ippmpi.client.results import AsyncResult
@@ -57,7 +58,8 @@ class Client(Questions):
         url_file: str | Path | None = None,
         profile: str | None = None,
         profile_dir: str | Path | None = None,
-        cluster_id: str = "",
+        ipython_dir: str | Path | None = None,
+        cluster_id: str | None = "",
         timeout: float = 10,
         cluster: OwningCluster | None = None,
         sshserver: str | None = None,
@@ -65,13 +67,16 @@ class Client(Questions):
         password: str | bool | None = None,
         paramiko: bool | None = None,  # noqa: ARG002 - it is always OpenSSH
         _connect: Any = None,
+        **others: Any,
     ) -> None:
         """Connect, within *timeout* seconds.
 
         *connection_info* (or *url_file*) is a connection file or its fields; without it, the file
-        of a profile (default: ``default``) and *cluster_id* is used, which may still have to appear.
+        of a profile (default: that of the IPython it runs in, or ``default``) and *cluster_id* is used, which may
+        still have to appear.
         *sshserver* (``[user@]host[:port]``) and *sshkey*: go through one port that OpenSSH forwards, as long as this
         client is open; without a server, by way of the controller's host. There can be no *password*.
+        *others* are arguments that ipyparallel's client has, and what is said about them.
 
         Raises:
             ConnectionFileError: no usable connection file.
@@ -80,6 +85,7 @@ class Client(Questions):
             ConnectionError: ssh cannot log in, or cannot forward a port.
         """
         deadline = time.monotonic() + timeout
+        info = check_others(others) or url_file if connection_info is None else connection_info
         self.cluster = cluster
         self.profile = profile or "default"
         self.id = secrets.token_hex(6)
@@ -88,9 +94,9 @@ class Client(Questions):
         way = contextlib.ExitStack()
         if connect is None:
             found = find_connection(
-                connection_info if connection_info is not None else url_file,
+                info,
                 profile=profile,
-                profile_dir=profile_dir,
+                profile_dir=folder_of(profile, profile_dir, ipython_dir),
                 cluster_id=cluster_id or "",
                 timeout_s=timeout,
             )
@@ -113,6 +119,18 @@ class Client(Questions):
         shell = running_shell()
         if shell is not None and shell.find_line_magic("px") is None:
             self.activate()
+
+    @property
+    def show_first_error(self) -> bool:
+        """Whether calls that wait for several results show a failure while they wait for the others (default: yes).
+
+        Within a second, on stderr or in a notebook as output, with who has not answered.
+        """
+        return self.requests.show_first_error
+
+    @show_first_error.setter
+    def show_first_error(self, wanted: bool) -> None:
+        self.requests.show_first_error = wanted
 
     # --- engines -----------------------------------------------------------------------------
 
@@ -347,7 +365,7 @@ class Client(Questions):
 
     # --- the end -----------------------------------------------------------------------------
 
-    def close(self) -> None:
+    def close(self, linger: float | None = None) -> None:  # noqa: ARG002 - what was said before is always sent
         """Leave the cluster, which goes on; what is pending fails with ``ConnectionError``. May be repeated."""
         self._finalizer()
 

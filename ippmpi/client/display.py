@@ -1,166 +1,171 @@
-"""Showing what engines print and display, while they do it or afterwards, each line with its engine."""
+"""How output of engines looks: each line with the engines that printed it, results and displays with theirs."""
 
 from __future__ import annotations
 
-import codecs
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from ippmpi.client.collector import Collector, News
+from ippmpi.client.collector import Collector
+from ippmpi.client.folding import Folded, fold, fold_neighbours, spans
 from ippmpi.client.notebook import in_notebook
 from ippmpi.client.parts import Part
 from ippmpi.client.replies import ExecuteReply
-from ippmpi.errors import CompositeError
-
-R = TypeVar("R")
 
 GROUPINGS = ("type", "engine", "order")
 
-
-# --- live ----------------------------------------------------------------------------------------
-
-
-class LinePrinter:
-    """Prints news of a collector line by line, as ``[stdout:3] text``."""
-
-    def __init__(self, collector: Collector) -> None:
-        """Print for *collector*."""
-        self._parts = collector.parts
-        self._decoders: dict[tuple[int, str], codecs.IncrementalDecoder] = {}
-        self._rests: dict[tuple[int, str], str] = {}
-        self.errors_shown = 0
-
-    def show(self, news: News) -> None:
-        """Print what is complete: whole lines, displays, failures; at the end also the last, open line."""
-        part = self._parts[news.part]
-        if news.kind == "display":
-            show_display(part, news.payload)
-        elif news.kind == "end":
-            self.flush(news.part)
-            self._show_error(part)
-            if isinstance(part.value, ExecuteReply):
-                show_out(part, part.value)
-        else:
-            self._show_text(news.part, news.kind, news.payload)
-
-    def _show_text(self, index: int, stream: str, text: bytes, *, final: bool = False) -> None:
-        key = (index, stream)
-        if key not in self._decoders:
-            self._decoders[key] = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        lines = (self._rests.pop(key, "") + self._decoders[key].decode(text, final)).split("\n")
-        rest = lines.pop()
-        if final and rest:
-            lines.append(rest)
-        elif rest:
-            self._rests[key] = rest
-        if lines:
-            write(prefixed(f"[{stream}:{self._parts[index].engine}]", "\n".join(lines)), stream)
-
-    def flush(self, index: int) -> None:
-        """Print the open lines of one part."""
-        for stream in ("stdout", "stderr"):
-            if (index, stream) in self._decoders:
-                self._show_text(index, stream, b"", final=True)
-
-    def _show_error(self, part: Part) -> None:
-        if part.error is None:
-            return
-        self.errors_shown += 1
-        full = self.errors_shown <= CompositeError.tb_limit
-        write("\n".join(part.error.render_traceback()) if full else str(part.error), "stderr")
+NOWHERE = -1
+"""Stands for the engine of a task that has none."""
 
 
-@contextmanager
-def following(collector: Collector) -> Iterator[SimpleQueue[News | None]]:
-    """Give a queue of what happened and what happens to *collector* inside the block."""
-    news: SimpleQueue[News | None] = SimpleQueue()
-    collector.watch(news.put)
-    try:
-        yield news
-    finally:
-        collector.unwatch(news.put)
+class Rich:
+    """A mime bundle that is shown as such; equal to itself only."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        """Hold what an engine displayed."""
+        self.record = record
 
 
-@contextmanager
-def streaming(result: R, collector: Collector) -> Iterator[R]:
-    """Print news of *collector* from a thread of its own for as long as the block lasts."""
-    printer = LinePrinter(collector)
-    with following(collector) as news:
+class Shown(NamedTuple):
+    """One thing to show: a line (of stdout or stderr), a display (output), an ``Out`` value, or an error's text.
 
-        def run() -> None:
-            while (item := news.get()) is not None:
-                printer.show(item)
+    Those of several engines are one if they are equal. ``number`` is that of an ``Out``.
+    """
 
-        thread = threading.Thread(target=run, name="ippmpi output", daemon=True)
-        thread.start()
-        try:
-            yield result
-        finally:
-            news.put(None)  # behind all news that has come
-            thread.join()
+    kind: str
+    text: str
+    number: int = 0
+    rich: Rich | None = None
+
+
+# --- what there is -------------------------------------------------------------------------------
+
+
+def rank_of(part: Part) -> int:
+    """Return the engine that stands before what *part* shows."""
+    return NOWHERE if part.engine is None else part.engine
+
+
+def line(stream: str, text: str) -> Shown:
+    """Return one line; of a progress bar, which goes back to its start again and again, the last state."""
+    return Shown(stream, text.rstrip("\r").rpartition("\r")[2])
+
+
+def displayed(record: Mapping[str, Any]) -> Shown:
+    """Return what an engine displayed."""
+    return _bundle("output", record)
+
+
+def out(part: Part) -> Iterator[Shown]:
+    """Yield the ``Out`` value of a cell on one engine, if there is one."""
+    if isinstance(part.value, ExecuteReply) and part.value.data:
+        yield _bundle("out", {"data": part.value.data}, part.value.execution_count)
+
+
+def _bundle(kind: str, record: Mapping[str, Any], number: int = 0) -> Shown:
+    data = record.get("data") or {}
+    rich = Rich(record) if set(data) - {"text/plain"} and in_notebook() else None
+    return Shown(kind, str(data.get("text/plain", "")), number, rich)
+
+
+def _lines(part: Part, stream: str) -> Iterator[Shown]:
+    text = part.text(stream)
+    if text:
+        for each in text.removesuffix("\n").split("\n"):
+            yield line(stream, each)
+
+
+def _results(part: Part) -> Iterator[Shown]:
+    for record in part.outputs:
+        yield displayed(record)
+    yield from out(part)
+
+
+def _everything(part: Part) -> Iterator[Shown]:
+    yield from _lines(part, "stdout")
+    yield from _lines(part, "stderr")
+    yield from _results(part)
 
 
 # --- afterwards ----------------------------------------------------------------------------------
 
 
-def display_outputs(collector: Collector, groupby: str, *, result_only: bool = False) -> None:
-    """Show all output and results, see ``AsyncResult.display_outputs``."""
+def check_grouping(groupby: str) -> None:
+    """Raise ValueError if there is no such way to group output."""
     if groupby not in GROUPINGS:
         raise ValueError(f"groupby={groupby!r}; have {', '.join(map(repr, GROUPINGS))}")
+
+
+def display_outputs(collector: Collector, groupby: str, *, result_only: bool = False, folded: bool = True) -> None:
+    """Show all output and results, see ``AsyncResult.display_outputs``."""
+    check_grouping(groupby)
     parts = list(collector.parts)
     if groupby == "engine":
-        parts.sort(key=lambda part: -1 if part.engine is None else part.engine)
-    what = [_show_displays] if result_only else [_show_stdout, _show_stderr, _show_displays]
+        parts.sort(key=rank_of)
     if groupby == "type":
-        shows = [(show, part) for show in what for part in parts]
+        _show_by_type(parts, result_only=result_only, folded=folded)
     else:
-        shows = [(show, part) for part in parts for show in what]
-    for show, part in shows:
-        show(part)
+        _show_by_part(parts, result_only=result_only, folded=folded)
 
 
-def _show_stdout(part: Part) -> None:
-    _show_stream(part, "stdout")
+def _show_by_type(parts: Sequence[Part], *, result_only: bool, folded: bool) -> None:
+    for stream in () if result_only else ("stdout", "stderr"):
+        show([(rank_of(part), each) for part in parts for each in _lines(part, stream)], folded=folded)
+    show([(rank_of(part), each) for part in parts for each in _results(part)], folded=folded)
 
 
-def _show_stderr(part: Part) -> None:
-    _show_stream(part, "stderr")
+def _show_by_part(parts: Sequence[Part], *, result_only: bool, folded: bool) -> None:
+    of_part = _results if result_only else _everything
+    blocks = [(rank_of(part), tuple(of_part(part))) for part in parts]
+    shown = [(rank, block) for rank, block in blocks if block]
+    joined = fold_neighbours(shown) if folded else _each(shown)
+    write_out([Folded(ranks, each) for ranks, block in joined for each in block])
 
 
-def _show_stream(part: Part, stream: str) -> None:
-    text = part.text(stream)
-    if text:
-        write(prefixed(f"[{stream}:{part.engine}]", text.removesuffix("\n")), stream)
+# --- one after the other -------------------------------------------------------------------------
 
 
-def _show_displays(part: Part) -> None:
-    for record in part.outputs:
-        show_display(part, record)
-    if isinstance(part.value, ExecuteReply):
-        show_out(part, part.value)
+def show(items: Sequence[tuple[int, Shown]], *, folded: bool = True) -> None:
+    """Show what some engines show; equal things of several once if *folded*."""
+    write_out(fold(items) if folded else _each(items))
 
 
-def show_display(part: Part, record: dict[str, Any]) -> None:
-    """Show what one engine displayed."""
-    show_bundle(f"[output:{part.engine}]", record)
+def _each(items: Iterable[tuple[int, Any]]) -> list[Folded[Any]]:
+    return [Folded((rank,), what) for rank, what in items]
 
 
-def show_out(part: Part, reply: ExecuteReply) -> None:
-    """Show the ``Out`` value of a cell on one engine, if there is one, as ``Out[3:7]: text``."""
-    if reply.data:
-        show_bundle(f"Out[{part.engine}:{reply.execution_count}]:", {"data": reply.data})
+def write_out(items: Sequence[Folded[Shown]]) -> None:
+    """Print *items*, as many as possible with one call."""
+    waiting: list[str] = []
+    stream = "stdout"
+    for ranks, shown in items:
+        wanted = "stderr" if shown.kind in ("stderr", "error") else "stdout"
+        if waiting and (wanted != stream or shown.rich is not None):
+            write("\n".join(waiting), stream)
+            waiting.clear()
+        stream = wanted
+        if shown.rich is None:
+            waiting.append(_as_text(ranks, shown))
+        else:
+            _show_rich(_prefix(ranks, shown), shown.rich)
+    if waiting:
+        write("\n".join(waiting), stream)
 
 
-# --- one line, one bundle ------------------------------------------------------------------------
+def _as_text(ranks: Sequence[int], shown: Shown) -> str:
+    if shown.kind == "error":
+        return shown.text
+    between = "\n" if "\n" in shown.text else " "
+    return f"{_prefix(ranks, shown)}{between}{shown.text}"
 
 
-def prefixed(prefix: str, text: str) -> str:
-    """Put *prefix* and a space before every line; progress bars' returns keep only their last state."""
-    return "\n".join(f"{prefix} {line.rstrip(chr(13)).rpartition(chr(13))[2]}" for line in text.split("\n"))
+def _prefix(ranks: Sequence[int], shown: Shown) -> str:
+    names = "?" if NOWHERE in ranks else spans(ranks)
+    if shown.kind == "out":
+        return f"Out[{names}:{shown.number}]:"
+    if shown.kind == "stdout" and len(ranks) > 1:
+        return f"[{names}]"
+    return f"[{shown.kind}:{names}]"
 
 
 def write(text: str, stream: str = "stdout") -> None:
@@ -170,17 +175,20 @@ def write(text: str, stream: str = "stdout") -> None:
     file.flush()
 
 
-def show_bundle(prefix: str, record: dict[str, Any]) -> None:
-    """Show a mime bundle: rich in a notebook, its plain text elsewhere."""
-    data = record.get("data") or {}
-    text = str(data.get("text/plain", ""))
-    if set(data) - {"text/plain"} and in_notebook():
+def say(text: str) -> None:
+    """Tell the user something that is no output of engines: display it in a notebook, print it on stderr elsewhere."""
+    if in_notebook():
         from IPython import display
 
         publish: Any = display.publish_display_data  # it has no types
-        write(prefix)
-        publish(data, record.get("metadata") or {})
-    elif "\n" in text:
-        write(f"{prefix}\n{text}")
+        publish({"text/plain": text})
     else:
-        write(f"{prefix} {text}")
+        write(text, "stderr")
+
+
+def _show_rich(prefix: str, rich: Rich) -> None:
+    from IPython import display
+
+    publish: Any = display.publish_display_data  # it has no types
+    write(prefix)
+    publish(rich.record.get("data") or {}, rich.record.get("metadata") or {})

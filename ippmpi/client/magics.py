@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -12,11 +13,13 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ippmpi import config
-from ippmpi.client.display import LinePrinter, following
+from ippmpi.client.collector import News
 from ippmpi.client.engines import Targets
+from ippmpi.client.firsterror import FirstError
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
+from ippmpi.client.streaming import Printer, Queue, following
 from ippmpi.errors import AlreadyDisplayedError, RemoteError
 
 if TYPE_CHECKING:
@@ -72,6 +75,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--verbose", dest="verbose", action="store_true", default=None, help="say on which engines it runs")
     add("--no-verbose", dest="verbose", action="store_false")
     add("--progress-after", type=float, default=None, help="seconds until a progress bar is shown; -1: never")
+    add("--fold", dest="fold", action="store_true", default=None, help="show equal lines of engines once (default)")
+    add("--no-fold", dest="fold", action="store_false", help="show each line of each engine")
     add("--signal-on-interrupt", type=_signal, default=None, help="signal for engines at Ctrl-C (default SIGINT)")
 
 
@@ -105,6 +110,7 @@ class Magics:
         self._defaults: dict[str, Any] = {
             "block": None,
             "stream": not config.noninteractive(),
+            "fold": True,
             "targets": None,
             "verbose": False,
             "progress_after": -1.0 if config.noninteractive() else PROGRESS_AFTER_S,
@@ -155,7 +161,7 @@ class Magics:
         if options.out:
             self.shell.user_ns[options.out] = self.last
             return
-        self.last.display_outputs(options.groupby)
+        self.last.display_outputs(options.groupby, fold=self._defaults["fold"])
         self.last.get()
 
     def run(self, code: str, given: argparse.Namespace) -> AsyncResult | None:
@@ -188,23 +194,25 @@ class _Watch:
         self._options = options
         self._interrupted = False
         self._bar: Any = None
+        self._first = FirstError(result, shown=options.stream) if view.client.show_first_error else None
         after = options.progress_after
         self._bar_at = None if after < 0 else time.monotonic() + after
 
     def show(self) -> None:
         """Wait and show; raise what the code raised, unless it was interrupted from here."""
         collector = self._result.collector
-        printer = LinePrinter(collector)
+        printer = Printer(collector, self._result.read_part, folded=self._options.fold)
         with following(collector) as news:
             left = len(collector.parts)
+            batch: list[News | None] = []
             try:
-                while left:
+                while left > 0:
                     try:
-                        item = self._next(news)
-                        if item is None:
-                            continue
-                        left -= item.kind == "end"
-                        self._show(printer, item)
+                        self._wait(printer, news, batch)
+                        self._tick()
+                        left -= sum(item is not None and item.kind == "end" for item in batch)
+                        shown, batch = batch, []
+                        self._show(printer, shown)
                     except KeyboardInterrupt:
                         self._interrupt()
             finally:
@@ -212,28 +220,36 @@ class _Watch:
                     self._bar.close()
         self._finish(printer)
 
-    def _next(self, news: Any) -> Any:
-        wait_s = 0.2 if self._bar is not None else None
+    def _wait(self, printer: Printer, news: Queue, batch: list[News | None]) -> None:
+        """Add news to *batch*, which keeps them if the user interrupts; nothing if it is time for something else."""
+        waits = [0.2] if self._bar is not None else []
         if self._bar is None and self._bar_at is not None:
-            wait_s = max(0.0, self._bar_at - time.monotonic())
-        try:
-            return news.get(timeout=wait_s)
-        except Empty:
-            if self._bar is None:
-                self._bar = bar(len(self._result), "engine", "%px")
-            self._bar.update(self._result.progress - self._bar.n)
-            return None
+            waits.append(max(0.0, self._bar_at - time.monotonic()))
+        if self._first is not None and (due := self._first.due_in()) is not None:
+            waits.append(due)
+        with contextlib.suppress(Empty):
+            printer.gather(news, batch, min(waits, default=None))
 
-    def _show(self, printer: LinePrinter, item: Any) -> None:
-        if not self._options.stream:
-            return
+    def _tick(self) -> None:
+        """Do what is due: tell of a failure, move the bar."""
+        if self._first is not None and self._first.due_in() == 0:
+            self._tell(self._first.tell)
+        if self._bar is None and self._bar_at is not None and time.monotonic() >= self._bar_at:
+            self._bar = bar(len(self._result), "engine", "%px")
+        if self._bar is not None:
+            self._bar.update(self._result.progress - self._bar.n)
+
+    def _tell(self, show: Callable[[], None]) -> None:
+        """Have *show* print something above the bar."""
         if self._bar is not None:
             self._bar.clear()
-        if item.kind == "end":
-            self._result.read_part(item.part)
-        printer.show(item)
+        show()
         if self._bar is not None:
             self._bar.refresh()
+
+    def _show(self, printer: Printer, batch: list[News | None]) -> None:
+        if batch and self._options.stream:
+            self._tell(lambda: printer.show(batch))
 
     def _interrupt(self) -> None:
         if self._interrupted:  # the second time: let the user go
@@ -248,9 +264,11 @@ class _Watch:
         else:
             self._view.client.send_signal(wanted, self._options.targets or self._view.targets, block=False)
 
-    def _finish(self, printer: LinePrinter) -> None:
+    def _finish(self, printer: Printer) -> None:
+        if self._first is not None:
+            self._first.tell_end()
         if not self._options.stream:
-            self._result.display_outputs(self._options.groupby)
+            self._result.display_outputs(self._options.groupby, fold=self._options.fold)
         if self._interrupted:
             return
         if printer.errors_shown:

@@ -14,4 +14,5 @@ def running_shell() -> Any:
 
 def in_notebook() -> bool:
     """Say whether rich output can be shown: in an IPython that is a kernel."""
-    return hasattr(running_shell(), "kernel")
+    kernel = getattr(running_shell(), "kernel", None)
+    return hasattr(kernel, "session")  # an engine's has none

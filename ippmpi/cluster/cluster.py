@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import time
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -190,6 +191,8 @@ class Cluster(ClusterState):
         while True:
             try:
                 client.wait_for_engines(n, timeout=LOOK_S)
+                for text in self._sets.complaints():
+                    warnings.warn(f"at the start of {text}", RuntimeWarning, stacklevel=2)
                 self._sets.joined()
                 return
             except TimeoutError:

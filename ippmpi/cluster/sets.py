@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ippmpi import connection, native
+from ippmpi.client.folding import spans
 from ippmpi.config import ClusterSettings, Settings
 from ippmpi.connection import Connection
 from ippmpi.errors import ClusterError
-from ippmpi.launching import OUTPUT_LINES, JobSpec, Launcher
+from ippmpi.launching import OUTPUT_LINES, STARTUP_ERROR, JobSpec, Launcher
 
 from . import leftovers
 
@@ -141,6 +143,15 @@ class EngineSets:
         """Return the last output of all sets, for an error's text; "" if they said nothing."""
         return "\n".join(filter(None, (e.get_output(OUTPUT_LINES).strip() for e in self.launchers.values())))
 
+    def complaints(self) -> list[str]:
+        """Return what went wrong in startup files of engines that join now, with the ranks, and where to read more."""
+        return [
+            f"{line}; see {launcher.spec.log_file}"
+            for key, launcher in self.launchers.items()
+            if key not in self._joined
+            for line in _folded(launcher.get_output())
+        ]
+
     def detach(self) -> None:
         """Leave all running when this process ends."""
         for launcher in self.launchers.values():
@@ -149,6 +160,29 @@ class EngineSets:
     def to_dict(self) -> dict[str, dict[str, object]]:
         """Return what another process needs to find them."""
         return {key: launcher.to_dict() for key, launcher in self.launchers.items()}
+
+
+def _folded(output: str) -> list[str]:
+    found: dict[str, list[tuple[str, int]]] = {}
+    for line in output.splitlines():
+        rank = _STARTUP_LINE.search(line)
+        if rank is not None:
+            found.setdefault(rank["what"], []).append((rank["host"], int(rank["rank"])))
+    return [f"{_where(places)}: {what}" for what, places in found.items()]
+
+
+def _where(places: Sequence[tuple[str, int]]) -> str:
+    ranks = spans(rank for _, rank in places)
+    hosts = sorted({host for host, _ in places})
+    more = f" and {len(hosts) - MOST_HOSTS} more hosts" if len(hosts) > MOST_HOSTS else ""
+    return f"rank{'s' if len(places) > 1 else ''} {ranks} on {', '.join(hosts[:MOST_HOSTS])}{more}"
+
+
+MOST_HOSTS = 4
+"""How many hosts a warning names."""
+
+
+_STARTUP_LINE = re.compile(re.escape(STARTUP_ERROR) + r" rank (?P<rank>\d+) on (?P<host>\S+): (?P<what>.*)")
 
 
 def engine_command(file: Path, found: Connection, world: str, size: int) -> list[str]:

@@ -104,6 +104,14 @@ class Place:
         name = f"{settings.cluster_id or 'default'}-{connection.folder_key(f'{settings.folder}:{settings.cluster_id}')}"
         return Path(settings.store_dir).expanduser() / name
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where cached results go; it stays when the controller ends."""
+        chosen = self._settings.cache_dir or self._settings.store_dir
+        if chosen:
+            return Path(chosen).expanduser() / "ippmpi-cache"
+        return Path(f"/var/tmp/ippmpi-{os.getuid()}-cache")
+
     def publish(self, bound: str, port: int) -> str:
         """Write the connection files; return the address in them. *port* 0: there is no TCP port."""
         settings = self._settings

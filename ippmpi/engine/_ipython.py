@@ -13,6 +13,7 @@ from IPython.core import page
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
@@ -88,6 +89,21 @@ class _Compiler(CachingCompiler):
         return found
 
 
+class EngineIdentity:
+    """What ``get_ipython().kernel`` says of the engine, as users of ipyparallel know it."""
+
+    def __init__(self, engine_id: Callable[[], int]) -> None:
+        """Ask *engine_id* for the id: it may come late, and be another one after a restart."""
+        self._engine_id = engine_id
+
+    @property
+    def engine_id(self) -> int:
+        """The engine's id, -1 before it has joined."""
+        return self._engine_id()
+
+    int_id = engine_id
+
+
 class EngineShell(InteractiveShell):
     """A shell whose results, displays and tracebacks are data.
 
@@ -96,6 +112,8 @@ class EngineShell(InteractiveShell):
         result_metadata: its metadata, by mime type.
         traceback_text: traceback of the last cell that failed.
         send_display: takes every display.
+        asked_to_exit: ``exit`` was called.
+        kernel: which engine this is.
     """
 
     displayhook_class = Type(_Hook)
@@ -106,6 +124,8 @@ class EngineShell(InteractiveShell):
     result_metadata: dict[str, object] = {}  # noqa: RUF012 - replaced, never changed
     traceback_text = ""
     send_display: Publish
+    asked_to_exit = False
+    kernel: EngineIdentity
 
     def begin(self, filename: str | None) -> None:
         """Forget the last cell; the next one comes from *filename*."""
@@ -130,14 +150,20 @@ class EngineShell(InteractiveShell):
         """Do without files: a thousand ranks would make them on one network file system."""
         self.profile_dir = profile_dir
 
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Take note that figures are displays (``%matplotlib inline``); there is nobody to look at a window."""
+        if gui not in (None, "inline"):
+            raise UsageError(f"an engine has no windows, so no {gui!r}: use %matplotlib inline")
+
     def ask_exit(self) -> None:
         """Answer ``exit`` and ``quit``: an engine ends when its cluster does."""
+        self.asked_to_exit = True
         raise SystemExit("an engine ends with its cluster: use client.shutdown()")
 
     system = InteractiveShell.system_raw  # the command writes to the captured descriptors itself; no terminal, no fork
 
 
-def start(namespace: Namespace, publish: Publish) -> EngineShell:
+def start(namespace: Namespace, publish: Publish, engine_id: Callable[[], int]) -> EngineShell:
     """Make the one shell of this process, on *namespace*."""
     # the interpreter's advice for people at a terminal
     warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
@@ -152,6 +178,8 @@ def start(namespace: Namespace, publish: Publish) -> EngineShell:
         builtins.__dict__["display"] = display
         raise
     shell.send_display = publish
+    shell.db = {}  # where %cd and bookmarks look; with no profile there is no other
+    shell.kernel = EngineIdentity(engine_id)
     pager: Any = page  # no types in there
     cast("Any", shell).set_hook("show_in_pager", pager.as_hook(pager.display_page), 99)
     return shell

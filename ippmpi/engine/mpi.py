@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import NamedTuple
 
 from ippmpi.errors import LaunchError
@@ -40,6 +41,13 @@ def world_facts(expected: int, host: str, *, local_rank: int | None = None) -> W
         raise LaunchError(_explain(world.size, expected, host, library))
     local_size = _told_local_size(world.size) or world.allgather(host).count(host)
     return WorldFacts(world.rank, world.size, local_size, host, library)
+
+
+def names(facts: WorldFacts) -> dict[str, object]:
+    """Return what users of ipyparallel find in the namespace of a rank; nothing if MPI is not in use."""
+    if "mpi4py.MPI" not in sys.modules:
+        return {}
+    return {"MPI": sys.modules["mpi4py.MPI"], "mpi_rank": facts.rank, "mpi_size": facts.size}
 
 
 def _told_local_size(size: int) -> int:

@@ -31,15 +31,27 @@ class Namespace:
         self.variables: dict[str, object] = self.module.__dict__
         self.origin = ""
         self._initial = dict(initial or {})
+        self._offered: dict[str, object] = {}
+        self._unclaimed: set[str] = set()  # of these, those that are still nobody's
         self._travelled: dict[str, tuple[object, str]] = {}
         self._begin()
 
     def _begin(self) -> None:
         self.variables |= {"__name__": "__main__", "__builtins__": builtins, "__doc__": None} | self._initial
+        self._give()
 
     def define(self, name: str, value: object) -> None:
         """Add an initial name."""
         self._initial[name] = self.variables[name] = value
+
+    def offer(self, names: Mapping[str, object]) -> None:
+        """Add initial names that are nobody's: one that travels here takes their place."""
+        self._offered.update(names)
+        self._give()
+
+    def _give(self) -> None:
+        self.variables |= self._offered
+        self._unclaimed = set(self._offered)
 
     def enter(self) -> None:
         """Be this process's ``__main__``, where arriving functions live."""
@@ -53,9 +65,12 @@ class Namespace:
         if name in self.variables and not self._has_travelled(name):
             return
         self.variables[name] = value
+        self._unclaimed.discard(name)
         self._travelled[name] = (value, self.origin)
 
     def _has_travelled(self, name: str) -> bool:
+        if name in self._unclaimed:
+            return self._offered[name] is self.variables[name]
         return name in self._travelled and self._travelled[name][0] is self.variables[name]
 
     def origins(self) -> dict[str, str]:
@@ -67,6 +82,7 @@ class Namespace:
         """Make *names* the user's, also if they keep their values."""
         for name in names:
             self._travelled.pop(name, None)
+            self._unclaimed.discard(name)
 
     def forget_rebound(self) -> None:
         """Let go of values that travelled and are not bound any more (they may be large)."""

@@ -16,31 +16,38 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from ippmpi import config, datapub
+from ippmpi import binding, config, datapub
 from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
+from ippmpi.engine.exchange import Exchange
 from ippmpi.engine.interrupts import HANDLED, Interrupts
-from ippmpi.engine.mpi import WorldFacts, world_facts
+from ippmpi.engine.mpi import WorldFacts, names, world_facts
 from ippmpi.engine.namespace import Namespace
+from ippmpi.engine.options import Options
 from ippmpi.engine.output import Output, capture
 from ippmpi.engine.publishing import Publishing
 from ippmpi.engine.requests import Requests
 from ippmpi.engine.runner import Runner
 from ippmpi.engine.shell import Shell
+from ippmpi.engine.startup import Startup
 from ippmpi.errors import IppmpiError, ProtocolError
 from ippmpi.identity import host_name, identify
 from ippmpi.net.conversation import Delivery
 from ippmpi.net.link import Dial, LinkState, LinkThread
 from ippmpi.net.loop import Timer
+from ippmpi.wire.handles import set_resolver
 from ippmpi.wire.messages import (
     Assigned,
     ContentReady,
     Display,
     EngineReady,
+    Fetch,
+    Fetched,
+    Free,
     Message,
     Published,
     Reply,
@@ -48,6 +55,9 @@ from ippmpi.wire.messages import (
     Run,
     StopEngine,
 )
+
+if TYPE_CHECKING:
+    from ippmpi.engine.kernel import Kernel
 
 FIRST_CONTACT_S = 60.0
 """Seconds in which a new engine must reach its agent."""
@@ -67,25 +77,6 @@ RENEW_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Options(NamedTuple):
-    """The command line. ``local_rank`` stands for MPI where there is none."""
-
-    file: str
-    world: str
-    size: int
-    local_rank: int | None = None
-
-    @classmethod
-    def parse(cls, argv: Sequence[str]) -> Options:
-        """Read ``--name value`` pairs; raise ValueError. (argparse would cost each rank 5 ms.)"""
-        names = ("--file", "--world", "--size", "--local-rank")
-        given = dict(zip(argv[::2], argv[1::2], strict=len(argv) % 2 == 0))
-        if len(argv) % 2 or given.keys() - set(names) or not given.keys() >= set(names[:3]):
-            raise ValueError(f"usage: --file FILE --world NAME --size N [--local-rank R], not {' '.join(argv)!r}")
-        rank = given.get("--local-rank")
-        return cls(given["--file"], given["--world"], int(given["--size"]), None if rank is None else int(rank))
-
-
 class NodePlace(NamedTuple):
     """Where this node's agent is: its files in ``folder`` start with ``prefix``; ``key`` tells it its own engines.
 
@@ -103,34 +94,61 @@ class NodePlace(NamedTuple):
         return f"unix://{self.folder / self.prefix}.agent"
 
 
+class Home(NamedTuple):
+    """Where the user's code runs, before and after the engine has joined."""
+
+    namespace: Namespace
+    shell: Shell
+
+    @classmethod
+    def enter(cls) -> Home:
+        """Make this process's ``__main__``, and a shell for it that shows nothing yet."""
+        namespace = Namespace()
+        shell = Shell(namespace, _show_nothing)
+        namespace.enter()
+        builtins.__dict__["display"] = shell.display
+        return cls(namespace, shell)
+
+
+def _show_nothing(bundle: dict[str, object]) -> None:
+    """Drop a display: nobody is there to see it."""
+
+
 class Engine:
     """One rank, from the moment it knows its place."""
 
-    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace) -> None:
+    def __init__(self, options: Options, facts: WorldFacts, output: Output, place: NodePlace, home: Home) -> None:
         """Belong to the agent at *place*; ``run`` does the rest."""
         self._options = options
         self._facts = facts
         self._output = output
-        namespace = Namespace()
-        shell = Shell(namespace, self._display)
-        namespace.enter()
-        builtins.__dict__["display"] = shell.display
+        self.shell = home.shell
+        self.shell.publish = self._display
+        self.shell.engine_id = lambda: self._runner.engine
+        self._place = place
+        self._kernel: Kernel | None = None
         self._interrupts = Interrupts(self._stop)
         self._runner = Runner(
             options.world,
             facts,
-            namespace=namespace,
-            shell=shell,
+            namespace=home.namespace,
+            shell=home.shell,
             output=output,
             interrupts=self._interrupts,
         )
         self._runner.folder = str(place.folder) if place.shared else ""
+        self._runner.kept.cluster = place.key[:16]
+        self._exchange = exchange = Exchange(self._runner.kept, self, self._runner.folder)
+        set_resolver(exchange.resolve)
         self._requests = requests = Requests(self._runner, self._send, self._interrupts.interrupt)
         self._handlers: dict[type[Message], Callable[[Delivery], None]] = {
             Run: requests.on_run,
             Revoke: requests.on_revoke,
-            Assigned: requests.on_assigned,
-            ContentReady: requests.on_content_ready,
+            Assigned: self._on_assigned,
+            ContentReady: self._on_content_ready,
+            Fetch: exchange.on_fetch,
+            Fetched: exchange.on_fetched,
+            Free: exchange.on_free,
             StopEngine: self._on_stop_engine,
         }
         self._ended_because = ""
@@ -143,6 +161,7 @@ class Engine:
         loop = self._link.loop
         self._publishing = Publishing(self._runner, self._send_published, loop.call_soon, loop.call_later)
         datapub.connect(self._publishing.publish)
+        binding.connect(self._bind_kernel)
 
     def _connect(self) -> None:
         # a thread inherits the mask; signals must reach the main thread, or a sleep there would go on
@@ -172,6 +191,8 @@ class Engine:
             if requests.news():
                 link.turn()  # what was answered leaves, what was taken back is
         self._interrupts.leave()
+        if self._kernel is not None:
+            self._kernel.close()
         self._link.close()
         return self._ended_because
 
@@ -180,14 +201,39 @@ class Engine:
         runner, requests, post = self._runner, self._requests, self._link.call_soon
         until = time.monotonic() + TOGETHER_S
         while (work := requests.take()) is not None:
+            if work.op is None:
+                self._run_aside(work.content)
+                return
             self._output.begin(work.task, known=work.sole)
-            outcome = runner.run(work.task, work.op, work.content)
+            outcome = runner.run(work.task, work.op, work.content)  # type: ignore[arg-type] # no call, see above
             del work  # or its content would live until the next one comes
             post(partial(self._send, outcome.reply, outcome.memory))
             del outcome
             self._interrupts.restore()
             if time.monotonic() >= until:
                 return
+
+    def _run_aside(self, call: object) -> None:
+        self._runner.task = ""  # nobody's: it has no output and no data for a client
+        cast("Callable[[], None]", call)()
+        self._interrupts.restore()
+
+    def _queue_aside(self, name: str, call: Callable[[], None]) -> None:
+        self._link.call_soon(partial(self._requests.add, name, call))
+
+    def _bind_kernel(self, ip: str) -> str:
+        """Be a Jupyter kernel too, see ``binding.bind_kernel``. Main thread."""
+        from ippmpi.engine.kernel import Host, Kernel
+
+        if self._kernel is None:
+            place = self._place
+            host = Host(self.shell, self._output, self._queue_aside, self._runner.guarded, self._interrupts.interrupt)
+            self._kernel = Kernel(host, place.folder, place.prefix, self._facts.rank, ip)
+        elif self._kernel.ip != ip:
+            raise RuntimeError(
+                f"this engine is a kernel already, at {self._kernel.ip or 'Unix sockets'}: {self._kernel.file}"
+            )
+        return str(self._kernel.file)
 
     def _stop(self) -> None:
         """Stop, from a signal handler in the main thread, which may be asleep in the loop."""
@@ -199,10 +245,27 @@ class Engine:
 
     def _display(self, bundle: dict[str, object]) -> None:
         """Send a display of the running task, in order with its reply."""
+        if self._kernel is not None and self._kernel.busy:
+            self._kernel.display(bundle)
+            return
         self._output.flush()  # what was printed before comes first
         data = msgspec.msgpack.encode(bundle, enc_hook=repr)
         message = Display(self._runner.task, self._runner.engine, data)
         self._link.call_soon(partial(self._link.conversation.send, message))
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Wait in the main thread, for what is heard on the link, while a task runs; it may be interrupted."""
+        self._interrupts.defer(
+            self._link.drive, lambda: until() or self._requests.stopped, lambda: self._link.call_soon(self._wake)
+        )
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Have *call* called by the loop; any thread."""
+        self._link.call_soon(call)
+
+    def send(self, message: Message, on_ack: Callable[[], None] | None = None) -> None:
+        """Send a message; the loop only."""
+        self._link.conversation.send(message, on_ack=on_ack)
 
     def _send_published(self, message: Published) -> None:
         self._link.conversation.send(message)
@@ -227,6 +290,18 @@ class Engine:
         assert isinstance(message, StopEngine)
         self._ended_because = message.reason
         self._requests.on_stop_engine(delivery)
+
+    def _on_assigned(self, delivery: Delivery) -> None:
+        self._requests.on_assigned(delivery)
+        self._runner.kept.engine = self._runner.engine
+
+    def _on_content_ready(self, delivery: Delivery) -> None:
+        message = delivery.message
+        assert isinstance(message, ContentReady)
+        if self._exchange.content_ready(message):
+            delivery.done()
+        else:
+            self._requests.on_content_ready(delivery)
 
     def _send(self, reply: Reply, memory: int | None = None) -> None:
         task, attempt = reply.task, self._requests.replied(reply.task)
@@ -253,6 +328,7 @@ class Engine:
                 if waiting:
                     self._link.loop.call_later(RENEW_S, lambda: self._requests.give_up(waiting))
                 self._link.conversation.send(self._introduction(), urgent=True)
+                self._exchange.agent_changed()
         elif state is LinkState.CONNECTING:
             self._wait_for_agent(ALONE_S)
             if not self._requests.stopped:
@@ -293,6 +369,7 @@ def main(argv: Sequence[str]) -> int:
     """Be an engine; return the exit code. What stops it from starting is its last line on standard error."""
     try:
         options = Options.parse(argv)
+        settings = options.settings()
         _die_with_parent()
         options = options._replace(file=os.path.abspath(options.file))  # user code may change the folder
         place = _prepare(options)
@@ -300,11 +377,14 @@ def main(argv: Sequence[str]) -> int:
     except (IppmpiError, ValueError, OSError) as error:
         _say(2, str(error))
         return 1
-    output = capture()
-    _enable_faulthandler()
-    _log_to(output.last_words, options.file)
     sys.path.insert(0, "")  # as at any prompt; left out until now so that no file there shadows what starts us
-    engine = Engine(options, facts, output, place)
+    home = Home.enter()
+    home.namespace.offer(names(facts))
+    Startup(home.namespace, home.shell, facts, _tell).run(settings, config.python_startup())
+    output = capture()  # not before: nobody reads the pipes until the agent knows this engine
+    _enable_faulthandler()
+    _log_to(output.last_words, settings.log_level)
+    engine = Engine(options, facts, output, place, home)
     why = engine.run()
     if why:
         _say(output.last_words, why)
@@ -340,16 +420,20 @@ def _enable_faulthandler() -> None:
     faulthandler.enable(2)
 
 
-def _log_to(fd: int, file: str) -> None:
+def _log_to(fd: int, level: str) -> None:
     """Log what our own code has to say to the standard error this process was started with."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(file)))
-    level = config.load(config.EngineSettings, {"profile_dir": folder}).log_level.upper()
     handler = logging.StreamHandler(open(fd, "w", closefd=False))  # noqa: SIM115 - open as long as this process lives
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ippmpi")
     logger.addHandler(handler)
     logger.propagate = False  # the root logger is the user's
-    logger.setLevel(max(logging.getLevelNamesMapping().get(level, logging.WARNING), logging.WARNING))
+    logger.setLevel(max(logging.getLevelNamesMapping().get(level.upper(), logging.WARNING), logging.WARNING))
+
+
+def _tell(text: str) -> None:
+    """Write to the standard error that this process was started with, in one piece; before it is captured."""
+    sys.stderr.flush()
+    os.write(2, text.encode(errors="backslashreplace"))
 
 
 def _say(fd: int, text: str) -> None:

@@ -56,12 +56,13 @@ class Performer(Protocol):
 class Work(NamedTuple):
     """What the main thread has to do. A failure instead of content: there is none, and why.
 
+    Without ``op`` it is no request: the content is a call of ours, for which there is no reply.
     ``sole``: whatever is printed from now on can only be its output, also for the agent.
     """
 
     task: str
-    op: str
-    content: Buffer | Unread | Failure
+    op: str | None
+    content: Buffer | Unread | Failure | Callable[[], None]
     sole: bool = False
 
 
@@ -73,10 +74,15 @@ class Request:
 
     __slots__ = ("_free", "arriving", "attempt", "content", "op", "replied", "revoked", "sole", "task")
 
-    def __init__(self, run: Run, content: Buffer | Unread | Failure | None, arriving: Arriving | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        content: Buffer | Unread | Failure | Callable[[], None] | None,
+        arriving: Arriving | None = None,
+    ) -> None:
         """Wait for *arriving* if there is no *content* yet."""
         self.task = run.task
-        self.op = run.op
+        self.op: str | None = run.op
         self.attempt = run.attempt
         self.content = content
         self.arriving = arriving
@@ -147,6 +153,12 @@ class Requests:
         else:  # the hub drops this if it has a reply; one that was restored from a store with gaps would wait for ever
             self._fail(run.task, LOST, run.attempt)
         delivery.done()
+
+    def add(self, name: str, call: Callable[[], None]) -> None:
+        """Queue *call* behind what is ready."""
+        request = Request(Run(name, "", [], []), call)
+        request.op = None
+        self._ready.append(request)
 
     def _queue(self, run: Run, *, sole: bool) -> None:
         request = self._known[run.task] = self._request(run)

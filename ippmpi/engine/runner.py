@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from ippmpi import clock
 from ippmpi.engine.failures import describe
 from ippmpi.engine.interrupts import Interrupts
+from ippmpi.engine.kept import Keeping
 from ippmpi.engine.memory import Unread, store
 from ippmpi.engine.mpi import WorldFacts
 from ippmpi.engine.namespace import Namespace
@@ -23,6 +24,8 @@ from ippmpi.wire.pickling import pack, unpack
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+
+T = TypeVar("T")
 
 Call = tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
 
@@ -40,6 +43,7 @@ class Runner:
     Attributes:
         engine: this engine's id in the cluster, -1 until it is assigned.
         task: the task that runs now, or "".
+        kept: what tasks have left here.
         folder: where a large result may become a file that a controller on this host takes over, or "".
     """
 
@@ -64,8 +68,10 @@ class Runner:
         self._shell = shell
         self._output = output
         self._pid = os.getpid()
+        self.kept = Keeping(world, facts, self._pid)
         self._operations: dict[str, Callable[[Any], object]] = {
             "apply": self.apply,
+            "keep": self.keep,
             "execute": self.execute,
             "push": self.push,
             "pull": self.pull,
@@ -100,6 +106,20 @@ class Runner:
             self._interrupts.task = ""
             return None, describe(error)
 
+    def guarded(self, name: str, call: Callable[[], T]) -> T:
+        """Make a *call* to user code that is no request; it may be interrupted by its *name*."""
+        try:
+            try:
+                self._interrupts.task = name
+                return call()
+            finally:
+                self._interrupts.task = ""
+        except BaseException:  # a second interrupt may strike in the finally
+            self._interrupts.task = ""
+            raise
+        finally:
+            self._namespace.forget_rebound()
+
     def _perform(self, op: str, content: Buffer) -> object:
         operation = self._operations.get(op)
         if operation is None:
@@ -115,6 +135,11 @@ class Runner:
         self._shell.start_if_imported()
         return function(*arguments, **keywords)
 
+    def keep(self, call: Call) -> object:
+        """Call a function as ``apply`` does, and keep its value here; the result says what that is."""
+        self.kept.engine = self.engine
+        return self.kept.keep(self.task, self.apply(call))
+
     def execute(self, request: object) -> object:
         """Run code in the shell: ``{"code", "silent", "filename"}``."""
         wanted = cast("dict[str, str]", request)
@@ -128,11 +153,19 @@ class Runner:
         return None
 
     def pull(self, names: object) -> object:
-        """Evaluate an expression, or each of a list."""
-        return self._namespace.pull(cast("str | list[str]", names))
+        """Evaluate an expression, or each of a list. The names that a shell brings are there before it is started."""
+        wanted = cast("str | list[str]", names)
+        try:
+            return self._namespace.pull(wanted)
+        except NameError as error:
+            if self._shell.started or error.name not in ("In", "Out"):
+                raise
+        self._shell.get_ipython()
+        return self._namespace.pull(wanted)
 
     def clear(self, nothing: object) -> object:  # noqa: ARG002 - every operation takes one value
-        """Forget all names but the initial ones."""
+        """Forget all names but the initial ones, and what tasks have left here."""
+        self.kept.clear()
         self._namespace.clear(self._shell.reset if self._shell.started else None)
         return None
 

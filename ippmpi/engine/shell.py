@@ -36,10 +36,17 @@ class CodeFailed(Exception):  # noqa: N818 - an outcome, not a defect
 class Shell:
     """Executes code. *publish* gets every display as ``{"kind", "data", "metadata"}``."""
 
+    publish: Publish
+    """Takes every display from now on."""
+
+    engine_id: Callable[[], int]
+    """Says which engine this is."""
+
     def __init__(self, namespace: Namespace, publish: Publish) -> None:
         """Put what starts the shell into *namespace*; it is not started."""
         self._namespace = namespace
-        self._publish = publish
+        self.publish = publish
+        self.engine_id = _unknown
         self._shell: EngineShell | None = None
         self._broken = False
         namespace.define("get_ipython", self.get_ipython)
@@ -73,21 +80,23 @@ class Shell:
         if self._shell is None:
             from ippmpi.engine._ipython import start
 
-            self._shell = start(self._namespace, self._publish)
+            self._shell = start(self._namespace, lambda bundle: self.publish(bundle), lambda: self.engine_id())
         return self._shell
 
-    def execute(self, code: str, *, silent: bool = True, filename: str | None = None) -> dict[str, object]:
+    def execute(
+        self, code: str, *, silent: bool = True, filename: str | None = None, kept: bool | None = None
+    ) -> dict[str, Any]:
         """Run *code* as a cell; *filename* is what its tracebacks say it came from.
 
         Returns ``execution_count``, ``source``, ``result`` (a mime bundle or None) and ``metadata``.
-        A silent cell has no result and no place in the history.
+        A silent cell has no result and, unless it is to be *kept*, no place in the history.
 
         Raises:
             CodeFailed: it raised, or is no Python.
         """
         shell: Any = self._started()
         shell.begin(filename)
-        outcome = shell.run_cell(code, store_history=not silent, silent=silent)
+        outcome = shell.run_cell(code, store_history=not silent if kept is None else kept, silent=silent)
         self._namespace.claim(_bound(shell.transform_cell(code)))
         error = outcome.error_before_exec or outcome.error_in_exec
         if error is not None:
@@ -103,6 +112,10 @@ class Shell:
         """Clear the namespace as ``%reset`` does; the shell must have been started."""
         shell: Any = self._started()
         shell.reset(new_session=False)
+
+
+def _unknown() -> int:
+    return -1
 
 
 def _bound(code: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from ippmpi import clock
-from ippmpi.core.effects import Found, Job, Keep
+from ippmpi.core.effects import Found, Job, Keep, Purge
 from ippmpi.core.restoring import Past
 from ippmpi.store import database
 from ippmpi.store.consulting import consult
@@ -72,6 +72,9 @@ class _Question(NamedTuple):
 
     read: Callable[[database.Database], Callback]
     otherwise: Callback
+
+
+NO_RECORDS = "this controller records no requests: its setting store is 'none'"
 
 
 class Store:
@@ -165,7 +168,10 @@ class Store:
         self._ask(lambda db: db.missed(client, after), found, Missed([], after))
 
     def consult(self, job: Job, found: Callable[[Found], None]) -> None:
-        """Do *job* and hand its outcome to *found*, as ``select`` does."""
+        """Do *job* and hand its outcome to *found*, as ``select`` does. Without records most have no answer."""
+        if not self._records and not isinstance(job, Purge):
+            self._call_soon(functools.partial(found, Found(error=NO_RECORDS)))
+            return
         self._ask(lambda db: consult(db, job), found, Found(error="the store cannot be read or written"))
 
     def when_written(self, done: Callback) -> None:

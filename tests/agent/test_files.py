@@ -40,7 +40,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_does_not_count(
 
 
 def test_only_files_of_this_host_and_world_are_removed(tmp_path: Path) -> None:
-    ours = ["host.1.exit", "host.22.exit.new", "host.lock"]
+    ours = ["host.1.exit", "host.22.exit.new", "host.lock", "host.kernel-12.json", "host.kernel-12-3"]
     others = ["host2.1.exit", "host.x.exit", "host.b.1.exit", "notes"]
     for name in ours + others:
         (tmp_path / name).touch()

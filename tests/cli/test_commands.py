@@ -62,9 +62,9 @@ def said(tmp_path: Path) -> str:
 # --- without a cluster ---
 
 
-@pytest.mark.parametrize("command", ["stop", "status"])
+@pytest.mark.parametrize("command", ["stop", "status", "cache list"])
 def test_a_cluster_that_does_not_run_is_exit_code_11(command: str) -> None:
-    done = ippmpi("cluster", command)
+    done = ippmpi("cluster", *command.split())
     assert done.returncode == 11
     assert done.stderr.startswith("not running: no connection file ")
     assert "Traceback" not in done.stderr
@@ -356,11 +356,13 @@ def test_controller_and_engine_can_be_started_by_hand(
     controller = foreground("controller", "--cluster-id=x")
     file = profiles / "profile_default/security/ipcontroller-x-engine.json"
     eventually(file.exists, 20, "the controller is ready")
-    engine = foreground("engine", "--cluster-id=x")
+    (profiles / "script.py").write_text("a = 5")
+    engine = foreground("engine", "--cluster-id=x", "-c", "b = a + 1", "-s", str(profiles / "script.py"))
     cluster = Cluster.from_connection(cluster_id="x")
     with contextlib.closing(cluster.connect_client_sync()) as rc:
         rc.wait_for_engines(1, timeout=20)
         assert rc[:].apply_sync(abs, -2) == [2]
+        assert rc[:]["b"] == [6]
     assert ippmpi("cluster", "stop", "x").returncode == 0
     assert controller.wait(10) == 0
     assert engine.wait(10) == 0

@@ -103,6 +103,22 @@ def test_without_streaming_output_is_grouped_and_errors_are_composite(
         shell.cell("--no-stream", "1 // 0")
 
 
+def test_equal_lines_of_engines_are_one_unless_that_is_switched_off(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.px("print('converged')")
+    assert capsys.readouterr().out == "[0-3] converged\n"
+    shell.px("'equal'")
+    assert capsys.readouterr().out == "Out[0-3:7]: 'equal'\n"
+    shell.cell("--no-fold", "print('converged')")
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"[stdout:{engine}] converged" for engine in range(4)]
+    shell.cell("--no-stream", "print('converged')")
+    assert capsys.readouterr().out == "[0-3] converged\n"
+    shell.magics["line", "pxconfig"]("--no-fold")
+    shell.px("print('converged')")
+    assert "[stdout:2] converged" in capsys.readouterr().out
+
+
 def test_a_program_that_is_not_interactive_gets_no_stream_and_no_bar(
     rc: ipp.Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,3 +133,15 @@ def test_clear_forgets_all_but_the_initial_names(namespace: Namespace) -> None:
     assert set(namespace.variables) == {"__name__", "__builtins__", "__doc__", "hello", "later"}
     assert namespace.variables["hello"] is print
     assert namespace.origins() == {}
+
+
+def test_what_is_offered_is_there_until_something_of_that_name_travels_or_is_pushed() -> None:
+    space = Namespace()
+    space.offer({"rank": 3, "size": 4, "kept": 5})
+    assert space.pull(["rank", "size", "kept"]) == [3, 4, 5]
+    space.install("rank", "of a client")
+    space.push({"size": "of the user"})
+    space.install("size", "of a client")
+    assert space.pull(["rank", "size", "kept"]) == ["of a client", "of the user", 5]
+    space.clear()
+    assert space.pull(["rank", "size", "kept"]) == [3, 4, 5]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from helpers import alive, eventually
-from ippmpi.engine.process import Options
+from ippmpi.engine.options import Options
 from ippmpi.identity import host_name, identify
 from ippmpi.wire.marks import Marks, mark
 from ippmpi.wire.messages import (

@@ -396,3 +396,21 @@ def test_a_handed_content_that_is_cut_short_is_a_failure(agent: Agent, tmp_path:
     agent.say(ContentReady(1))
     assert "ends at 10, not at 20" in agent.take().content.read().evalue
     file.close()
+
+
+def test_a_call_that_is_no_request_has_its_turn_and_no_reply() -> None:
+    agent = Agent()
+    agent.say(Run("a-1", "apply", [3], [Content(inline=b"1", size=1)]))
+    called: list[int] = []
+    agent.requests.add("kernel-1", lambda: called.append(1))
+    agent.say(Run("a-2", "apply", [3], [Content(inline=b"2", size=1)]))
+    taken = [agent.requests.take() for _ in range(3)]
+    assert [work and work.op for work in taken] == ["apply", None, "apply"]
+    assert taken[1] is not None
+    assert callable(taken[1].content)
+    taken[1].content()
+    assert called == [1]
+    assert agent.requests.take() is None
+    agent.say(Revoke("kernel-1", [3], interrupt=True))  # of nobody's task
+    assert agent.replies == []
+    assert agent.interrupted == []

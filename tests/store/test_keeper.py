@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers import eventually
-from ippmpi.core.effects import Keep
+from ippmpi.core.effects import Found, History, Keep, Originals, Purge, Search
 from ippmpi.ids import TaskId
 from ippmpi.store import keeper
 from ippmpi.store.keeper import Store
@@ -208,6 +208,16 @@ def test_a_store_without_records_says_that_all_is_done(tmp_path: Path, dones: Do
         assert store.load() == []
         assert store.result(f"{CLIENT}-1") is None
         assert replies(store, 1) == []
+
+
+def test_a_store_without_records_says_so_when_it_is_asked(tmp_path: Path, dones: Dones) -> None:
+    answers: queue.SimpleQueue[Found] = queue.SimpleQueue()
+    with contextlib.closing(Store(tmp_path / "s", dones.call_soon, records=False)) as store:
+        for job in (History(), Search(), Originals(["a-1"])):
+            store.consult(job, answers.put)
+            assert answers.get(timeout=10).error == "this controller records no requests: its setting store is 'none'"
+        store.consult(Purge(None), answers.put)
+        assert answers.get(timeout=10) == Found(0, "", [])
 
 
 def test_what_is_queued_together_is_one_transaction(tmp_path: Path, dones: Dones) -> None:
