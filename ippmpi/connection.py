@@ -163,6 +163,13 @@ def write_private(file: Path, data: bytes) -> None:
         raise
 
 
+def remove_unfinished(file: Path) -> None:
+    """Remove what ``write_private`` leaves if an exception of a signal handler comes before it can see to that."""
+    for unfinished in file.parent.glob(f".{file.name}.*"):
+        if unfinished.suffix != ".lock":
+            unfinished.unlink(missing_ok=True)
+
+
 def remove(file: Path, token: str) -> None:
     """Remove the file if it is still of the cluster start *token*; anybody else's stays."""
     with contextlib.suppress(OSError, msgspec.DecodeError):

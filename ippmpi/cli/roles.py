@@ -100,8 +100,8 @@ def engine_argv(args: argparse.Namespace) -> list[str]:
     _write_once(found, mine)
     argv = engine_command(mine, found, world, job.size if job is not None else 1)
     for name in ("startup_command", "startup_script"):
-        if getattr(args, name):
-            argv += [f"--{name.replace('_', '-')}", getattr(args, name)]
+        if value := getattr(settings, name):
+            argv += [f"--{name.replace('_', '-')}", value]
     _log_to_file(args, settings, "ipengine")
     return argv if job is not None or args.mpi else [*argv, "--local-rank", "0"]
 

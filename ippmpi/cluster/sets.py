@@ -68,11 +68,14 @@ class EngineSets:
             self.use(str(connection.node_folder_path(folder_key)))
         leftovers.wait_unused(str(connection.node_folder_path(mine.folder_key)), leftovers.AGENT_LEAVES_S)
         connection.write(mine, self._file(world))
+        launcher = launcher_type(job(self._file(world), mine, settings, world, environment))
         try:
-            launcher = launcher_type(job(self._file(world), mine, settings, world, environment))
             launcher.start()
-        except BaseException:
-            self._file(world).unlink()
+        except BaseException as error:
+            self._file(world).unlink()  # a rank that has started all the same ends without it
+            if not isinstance(error, Exception):  # asked to end in the middle: nothing has failed
+                launcher.stop()
+                leftovers.remove_log(launcher.spec.log_file)
             raise
         self.launchers[key] = launcher
         self._started[key] = time.monotonic()
@@ -101,11 +104,12 @@ class EngineSets:
         """Give sets *timeout_s* seconds to end by themselves, then kill them; forget those that ended."""
         for key in list(keys):
             launcher = self.launchers[key]
+            worth_reading = key in self._joined or launcher.failed()  # else it is ended in the middle of its start
             launcher.stop(timeout_s)
             del self.launchers[key]
             self._joined.discard(key)
             self._file(launcher.spec.world).unlink(missing_ok=True)
-            if not launcher.poll():  # the log of a failure stays
+            if not (worth_reading and launcher.poll()):  # the log of a failure stays
                 leftovers.remove_log(launcher.spec.log_file)
 
     def check(self) -> None:

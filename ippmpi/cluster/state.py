@@ -199,9 +199,10 @@ class ClusterState:
             self.remove_cluster_file()
 
     def remove_cluster_file(self) -> None:
-        """Remove the cluster file."""
+        """Remove the cluster file, and what is left of writing it if a signal came in between."""
         if self.cluster_file is not None:
             self.cluster_file.unlink(missing_ok=True)
+            connection.remove_unfinished(self.cluster_file)
 
     def _connection(self, role: connection.Role) -> connection.Connection:
         return connection.load(connection.path(self.profile_dir, role, self.cluster_id), role)

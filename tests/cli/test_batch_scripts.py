@@ -250,6 +250,29 @@ wait
     assert profile_files(home) == []
 
 
+def test_the_configuration_of_engines_says_what_they_do_at_their_start(
+    script: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    profile = home / "ipython" / "profile_a"
+    profile.mkdir(parents=True)
+    (profile / "ipengine_config.py").write_text("c.IPEngine.startup_command = 'begun = 7'\n")
+    process = script(
+        """#!/bin/bash
+ipcontroller --profile=a &
+ipengine --profile=a &
+python -c "
+import ippmpi as ipp
+rc = ipp.Client(profile='a', timeout=30)
+rc.wait_for_engines(1, timeout=60)
+print('begun', rc[0]['begun'], flush=True)
+rc.shutdown(hub=True)
+"
+wait
+"""
+    )
+    assert "begun 7\n" in finish(process, home)
+
+
 def test_an_engine_takes_its_connection_from_the_environment_and_does_not_pass_it_on(
     script: Callable[..., subprocess.Popen[str]], home: Path
 ) -> None:

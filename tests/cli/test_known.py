@@ -79,6 +79,9 @@ MEANS = {
     "ipengine --IPEngine.url_file=f --IPEngine.use_mpi=True": {"file": "f", "mpi": True},
     "ipengine --IPEngine.wait_for_url_file=60": {"file_wait_s": "60"},
     "ipengine --MPI.use=mpi4py": {"mpi": True},
+    "ipengine -c a=1 -s setup.py": {"startup_command": "a=1", "startup_script": "setup.py"},
+    "ipengine --IPEngine.startup_command=a=1": {"startup_command": "a=1"},
+    "ipengine --IPEngine.init_mpi=a=1": {"startup_command": "a=1"},
     "ipengine --work-dir=/x --log-to-file --debug": {"work_dir": "/x", "log_level": "debug"},
 }
 

@@ -164,6 +164,15 @@ def test_a_cluster_file_follows_what_the_cluster_does(make: Make) -> None:
     assert not cluster.cluster_file.exists()
 
 
+def test_what_an_interrupted_write_has_left_goes_with_the_cluster_file(make: Make, tmp_path: Path) -> None:
+    cluster = make()
+    cluster.start_controller_sync()
+    assert cluster.cluster_file is not None
+    cluster.cluster_file.with_name(f".{cluster.cluster_file.name}.abc").touch()
+    cluster.stop_cluster_sync()
+    assert left(tmp_path) == []
+
+
 def test_each_cluster_gets_an_id_of_its_own_unless_it_is_named(make: Make) -> None:
     assert make().cluster_id != make().cluster_id
     assert make(cluster_id="").cluster_id == ""
