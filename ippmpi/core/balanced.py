@@ -259,10 +259,10 @@ class Scheduler:
 
     def _wait_again(self, task: BalancedTask) -> Iterator[Effect]:
         self.start_clock(task)
-        if task.follow is None:
+        if task.follow is None and (task.after is None or task.after.verdict() is Verdict.MET):
             return self._place(task, again=True)
         self._ledger.queue.held[task.id] = task
-        return self._consider(task)  # what it follows may be gone by now
+        return self._consider(task)  # what it follows may be gone by now, or (after a restart) has not ended again
 
     def expire(self) -> Iterator[Effect]:
         """Fail the tasks that have waited too long, take back those that wait behind long ones."""

@@ -81,8 +81,8 @@ def test_an_agent_may_not_ask_or_answer_for_the_engines_of_others() -> None:
     with pytest.raises(ProtocolError, match="speaks for engine 0"):
         house.handle(agent("h2"), QUESTION)
     house.handle(agent(), QUESTION)
-    with pytest.raises(ProtocolError, match="answers for engine 2"):
-        house.handle(agent(), ANSWER)
+    house.handle(agent(), ANSWER)  # or it comes late, from the process that had the id before
+    assert house.sent(Fetched) == []
     house.handle(agent("h2"), ANSWER)
     assert house.sent(Fetched, to=agent()) == [ANSWER]
 

@@ -11,6 +11,7 @@ from ippmpi.ids import Peer, TaskId
 from ippmpi.wire.messages import (
     Awaited,
     Content,
+    Dependency,
     EngineLost,
     EngineRecord,
     EnginesChanged,
@@ -163,6 +164,18 @@ def test_an_engine_may_have_several_whose_replies_are_on_their_way() -> None:
     for number in (1, 2):
         house.reply(f"alice-{number}", 0)
         assert not house.live(f"alice-{number}")
+
+
+def test_a_task_that_was_adopted_and_failed_waits_again_for_what_has_not_ended_again() -> None:
+    after = Placement(after=Dependency(["alice-1"]), retries=1)
+    house = restored(balanced(1), balanced(2, after))
+    back(house, ["alice-2"], ["alice-1"])
+    house.client()
+    house.reply("alice-2", 0, Failure("Oops", "it broke", kind="code"))
+    assert house.runs() == []
+    assert house.live("alice-2")
+    house.reply("alice-1", 1)
+    assert [task for _, task, _ in house.runs()] == ["alice-2"]
 
 
 def test_an_adopted_task_has_the_attempt_that_its_engine_has() -> None:
