@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ippmpi.binding import bind_kernel
     from ippmpi.client.balanced import LoadBalancedView
     from ippmpi.client.broadcast import BroadcastView
+    from ippmpi.client.caching import Cache
     from ippmpi.client.client import Client
     from ippmpi.client.conditional import depend, dependent, interactive, require
     from ippmpi.client.dependency import Dependency
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         ConnectionFileError,
         DependencyTimeout,
         EngineError,
+        HandleError,
         ImpossibleDependency,
         InvalidDependency,
         IppmpiError,
@@ -48,11 +50,13 @@ if TYPE_CHECKING:
         TaskError,
         TaskRejectError,
         TaskTimeout,
+        UncacheableError,
         UnmetDependency,
         collect_exceptions,
         unwrap_exception,
         wrap_exception,
     )
+    from ippmpi.wire.handles import Handle
     from ippmpi.wire.references import Reference
 
     TimeoutError = TimeoutError  # noqa: A001 - the name that users of ipyparallel know
@@ -69,6 +73,7 @@ __all__ = [
     "AsyncMapResult",
     "AsyncResult",
     "BroadcastView",
+    "Cache",
     "Client",
     "Cluster",
     "ClusterError",
@@ -79,6 +84,8 @@ __all__ = [
     "DependencyTimeout",
     "DirectView",
     "EngineError",
+    "Handle",
+    "HandleError",
     "IPythonError",
     "ImpossibleDependency",
     "InvalidDependency",
@@ -99,6 +106,7 @@ __all__ = [
     "TaskRejectError",
     "TaskTimeout",
     "TimeoutError",
+    "UncacheableError",
     "UnmetDependency",
     "ViewExecutor",
     "__version__",
@@ -122,6 +130,7 @@ _HOMES = {
     "AsyncMapResult": "ippmpi.client.mapresults",
     "AsyncResult": "ippmpi.client.results",
     "BroadcastView": "ippmpi.client.broadcast",
+    "Cache": "ippmpi.client.caching",
     "Client": "ippmpi.client.client",
     "Cluster": "ippmpi.cluster",
     "ClusterManager": "ippmpi.cluster",
@@ -129,6 +138,7 @@ _HOMES = {
     "DirectView": "ippmpi.client.views",
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
+    "Handle": "ippmpi.wire.handles",
     "LoadBalancedView": "ippmpi.client.balanced",
     "ParallelFunction": "ippmpi.client.functions",
     "Reference": "ippmpi.wire.references",

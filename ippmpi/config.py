@@ -1,15 +1,15 @@
 """Settings: one frozen record per role, made once and passed down whole.
 
-Defaults < ``<profile folder>/ippmpi.toml`` (a table per role) < environment (``IPPMPI_<ROLE>_<FIELD>``)
-< command line. This module is the only reader of the environment and of configuration files. Each
-field documents itself; command line options and the table of the manual are generated from it.
+Defaults < ``<profile folder>/ippmpi.toml`` (a table per role) < environment (``IPPMPI_<ROLE>_<FIELD>``, and some
+names of ipyparallel's) < command line. This module is the only reader of the environment and of our configuration
+files. Each field documents itself; command line options and the table of the manual are generated from it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
@@ -97,6 +97,16 @@ class ControllerSettings(Settings):
     store_requests: int = _setting(100_000, "requests of which records are kept; what finished first goes first")
     store_bytes: int = _setting(1 << 30, "bytes of records (labels, small values, failures) that are kept")
     store_age_s: float = _setting(30 * 86400.0, "seconds for which records are kept", metavar="SECONDS")
+    cache_dir: str = _setting(
+        "", "folder on a local disk for results of calls with cache=; they outlive the controller, and all of this "
+        "user's controllers on this host share them (default: store_dir, or /var/tmp/ippmpi-<uid>-cache)",
+        metavar="FOLDER",
+    )  # fmt: skip
+    cache_entries: int = _setting(100_000, "results that are cached; beyond, what was used longest ago goes first")
+    cache_bytes: int = _setting(1 << 30, "bytes of cached results; one that is larger than a quarter is not cached")
+    cache_age_s: float = _setting(
+        30 * 86400.0, "seconds for which a cached result is kept after its last use", metavar="SECONDS"
+    )
     spool_bytes: int = _setting(16 << 30, "bytes of large contents that may be on their way through the controller")
     away_bytes: int = _setting(
         16 << 20, "bytes of results and output that wait in memory for one client; more are read from the store later"
@@ -137,6 +147,9 @@ class EngineSettings(Settings):
     startup_command: str = _setting(
         "", "code that every engine runs at its start, after the files", flags=("-c",), metavar="CODE"
     )
+    file_wait_s: float = _setting(
+        10.0, "seconds for which 'ipengine' waits for the controller's connection file", metavar="SECONDS"
+    )
     log_level: str = _setting("info", "least severe messages that are logged: debug, info, warning, error")
 
 
@@ -155,13 +168,18 @@ class ClusterSettings(Settings):
 
     n: int = _setting(0, "number of engines; 0: one per core of this machine", flags=("-n",))
     engines: str = _setting("mpi", "launcher of the engines, a file of ippmpi.launchers (any case)", metavar="LAUNCHER")
+    controller: str = _setting(
+        "local", "launcher of the controller: local, a process of this machine", metavar="LAUNCHER"
+    )
     mpiexec: str = _setting("", "the mpiexec to use (default: this Python's own, then PATH)", metavar="PROGRAM")
+    mpi_args: tuple[str, ...] = _setting((), "more options for mpiexec", metavar="OPTION,...")
     hosts: tuple[str, ...] = _setting((), "hosts with their numbers of ranks, as c1:2,c2:2", metavar="HOST[:N],...")
     controller_ip: str = _setting(
         "", "address or interface the controller listens on (default: loopback, or routable if engines are remote)",
         flags=("--ip",), metavar="ADDRESS",
     )  # fmt: skip
     controller_location: str = _setting("", "name or address of this host for others", flags=("--location",))
+    controller_args: tuple[str, ...] = _setting((), "more options for 'ipcontroller'", metavar="OPTION,...")
     work_dir: str = _setting("", "folder in which engines start (default: the current one)", metavar="FOLDER")
     restart: str = _setting("never", "always: a set of engines that ends by itself is started again, see the manual")
     start_timeout_s: float = _setting(30.0, "seconds a controller may take to start", metavar="SECONDS")
@@ -169,6 +187,7 @@ class ClusterSettings(Settings):
     stop_timeout_s: float = _setting(
         5.0, "seconds a normal stop may take before processes are killed", metavar="SECONDS"
     )
+    log_level: str = _setting("info", "least severe messages that the controller logs: debug, info, warning, error")
 
 
 ROLES: tuple[type[Settings], ...] = (
@@ -185,18 +204,32 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(
-    settings: type[S], overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+    settings: type[S],
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    below: Callable[[Path], Mapping[str, object]] | None = None,
+    file: bool = True,
 ) -> S:
     """Make the settings of a role; *overrides* (command line or keyword arguments; None: not given) win.
+
+    *below* is asked for the values under all others, given the profile folder. ``file=False`` reads no file.
 
     Raises:
         ValueError: a value has the wrong type, or the file has a setting that does not exist.
     """
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     values = _from_environment(settings, os.environ if environ is None else environ)
+    if given.get("profile") and "profile_dir" not in given:
+        values.pop("profile_dir", None)
     values |= _typed(settings, given, "argument")
     where = settings(**{k: v for k, v in values.items() if k in _LOCATION})
-    return settings(**_from_file(settings, where.folder / FILE_NAME) | values)
+    if file:
+        values = _from_file(settings, where.folder / FILE_NAME) | values
+    if below is not None:
+        lowest = {k: v for k, v in below(where.folder).items() if k in settings.FIELDS and k not in _LOCATION}
+        values = _typed(settings, lowest, "configuration file:") | values
+    return settings(**values)
 
 
 _LOCATION = ("profile", "profile_dir", "cluster_id")
@@ -207,10 +240,21 @@ def variable(settings: type[Settings], name: str) -> str:
     return f"IPPMPI_{settings.ROLE}_{name}".upper()
 
 
+KNOWN_VARIABLES: Mapping[str, Mapping[str, str]] = {
+    "controller": {"IPP_PROFILE_DIR": "profile_dir", "IPP_CLUSTER_ID": "cluster_id", "IPP_CONTROLLER_IP": "ip"},
+    "engine": {"IPP_PROFILE_DIR": "profile_dir", "IPP_CLUSTER_ID": "cluster_id"},
+    "cluster": {"IPP_CONTROLLER_IP": "controller_ip"},
+}
+"""Variables of ipyparallel that are settings, by role; our own come first."""
+
+CONNECTION_VARIABLE = "IPP_CONNECTION_INFO"
+"""May hold the fields of an engines' connection file, for ``ipengine``. It is read, and never written: it has a key."""
+
+
 def _from_environment(settings: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
-    names = {variable(settings, name): name for name in settings.FIELDS}
+    names = {**KNOWN_VARIABLES.get(settings.ROLE, {}), **{variable(settings, n): n for n in settings.FIELDS}}
     values: dict[str, Any] = {}
-    for key in names.keys() & environ.keys():
+    for key in [name for name in names if name in environ]:  # the later wins
         values |= _typed(settings, {names[key]: environ[key]}, f"environment variable {key}:")
     return values
 
@@ -309,6 +353,21 @@ def table() -> str:
 def ipython_folder() -> Path:
     """Return the folder of the IPython profiles: ``$IPYTHONDIR`` or ``~/.ipython``."""
     return Path(os.environ.get("IPYTHONDIR") or "~/.ipython").expanduser()
+
+
+def use_ipython_folder(folder: str | Path) -> None:
+    """Let *folder* be that of the IPython profiles for this process, and for those that it starts."""
+    os.environ["IPYTHONDIR"] = str(Path(folder).expanduser().absolute())
+
+
+def take_connection_variable() -> str:
+    """Return what ``IPP_CONNECTION_INFO`` holds, "" without it; programs that are started from now on do not get it."""
+    return os.environ.pop(CONNECTION_VARIABLE, "")
+
+
+def quiet() -> bool:
+    """Say whether ``IPP_NONINTERACTIVE`` asks for no progress bars, also in IPython."""
+    return os.environ.get("IPP_NONINTERACTIVE", "") not in ("", "0")
 
 
 def profile_folder(profile: str | None = None, profile_dir: str | Path | None = None) -> Path:

@@ -70,10 +70,19 @@ def path(profile_dir: Path, role: Role, cluster_id: str = "") -> Path:
     return security_folder(profile_dir) / f"ipcontroller{middle}-{role}.json"
 
 
-def world_path(profile_dir: Path, world: str, cluster_id: str = "") -> Path:
-    """Return where the file of the engines of *world* is, or would be."""
+def world_path(profile_dir: Path, world: str, cluster_id: str = "", *, by_hand: bool = False) -> Path:
+    """Return where the file of the engines of *world* is, or would be; *by_hand*: no ``Cluster`` has started them."""
     middle = f"-{check_cluster_id(cluster_id)}" if cluster_id else ""
-    return security_folder(profile_dir) / f"ipengine{middle}-{check_cluster_id(world)}.json"
+    return security_folder(profile_dir) / f"{_WORLD_FILES[by_hand]}{middle}-{check_cluster_id(world)}.json"
+
+
+_WORLD_FILES = ("ipengine", "ipworld")
+
+
+def world_paths(profile_dir: Path, *, by_hand: bool | None = None) -> list[Path]:
+    """Return all files of engines of a profile, or of those that were started by hand, or were not."""
+    kinds = _WORLD_FILES if by_hand is None else (_WORLD_FILES[by_hand],)
+    return [file for kind in kinds for file in security_folder(profile_dir).glob(f"{kind}-*.json")]
 
 
 def check_cluster_id(cluster_id: str) -> str:
@@ -96,10 +105,11 @@ def find(
     wanted = path(folder, role, cluster_id)
     if wanted.exists():
         return wanted
-    raise _missing(wanted, role)
+    raise missing(wanted, role)
 
 
-def _missing(wanted: Path, role: Role) -> ConnectionFileError:
+def missing(wanted: Path, role: Role) -> ConnectionFileError:
+    """Return the error for a file that is not there."""
     prefix, suffix = "ipcontroller", f"-{role}.json"
     have = sorted(p.name[len(prefix) : -len(suffix)].lstrip("-") for p in wanted.parent.glob(f"{prefix}*{suffix}"))
     hint = f"; there are files of cluster id {', '.join(map(repr, have))}" if have else ""
@@ -174,7 +184,12 @@ def make_private_folder(folder: Path) -> None:
 def load(file: str | Path, role: Role) -> Connection:
     """Read and check a file; raise ConnectionFileError saying what is wrong with it and what to do."""
     file = Path(file).expanduser()
-    found = _fields(file, _read_private(file, role))
+    return parse(_read_private(file, role), role, str(file))
+
+
+def parse(data: bytes, role: Role, file: str) -> Connection:
+    """Check what a file held, or would hold; *file* says where it comes from. Raises as ``load`` does."""
+    found = _fields(file, data)
     if found.get("role") != role:
         raise ConnectionFileError(f"{file} is for the role {found.get('role')!r}; {role!r} is needed here")
     if found.get("version") != PROTOCOL_VERSION:
@@ -194,7 +209,7 @@ def _read_private(file: Path, role: Role) -> bytes:
             mode = os.fstat(f.fileno()).st_mode
             data = f.read()
     except FileNotFoundError:
-        raise _missing(file, role) from None
+        raise missing(file, role) from None
     except OSError as error:
         raise ConnectionFileError(f"cannot read {file}: {error.strerror}") from error
     if stat.S_IMODE(mode) & 0o077:
@@ -204,7 +219,7 @@ def _read_private(file: Path, role: Role) -> bytes:
     return data
 
 
-def _fields(file: Path, data: bytes) -> dict[str, object]:
+def _fields(file: str, data: bytes) -> dict[str, object]:
     try:
         found = msgspec.json.decode(data)
     except msgspec.DecodeError:
@@ -268,9 +283,17 @@ def node_folder(key: str) -> Path:
     Raises:
         ConnectionFileError: it is not a folder, not ours, or open to others.
     """
-    folder = node_folder_path(key)
+    return check_private_folder(node_folder_path(key))
+
+
+def check_private_folder(folder: Path) -> Path:
+    """Make *folder* if missing, and check that nobody else can get in; return it.
+
+    Raises:
+        ConnectionFileError: it is not a folder, not ours, or open to others.
+    """
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise ConnectionFileError(

@@ -7,7 +7,7 @@
     │   └── Refused            the other side does not let us in (also a ConnectionError)
     ├── ConnectionFileError    a connection file is missing, foreign, stale or unreadable
     ├── LaunchError            a launcher could not start what it should (carries the last output)
-    ├── ClusterError           a cluster is already running, or not running, or was lost
+    ├── ClusterError           a cluster is already running, or not running, or was lost  (also a RuntimeError)
     ├── EngineError            an engine was lost or never came
     │   └── NoEnginesRegistered
     ├── TaskError              a task did not produce a value for a reason other than its own code
@@ -16,7 +16,9 @@
     │   ├── ImpossibleDependency
     │   ├── InvalidDependency
     │   └── ResultNotKept      it ended, but its value is not (any more) in the store
+    ├── UncacheableError       a call with ``cache=`` has no key (also a TypeError)
     ├── UnmetDependency        raised by a task to be moved to another engine
+    ├── HandleError            a value that was left on a rank is not there (any more), or cannot be had from there
     └── RemoteError            a task's own code raised, on one engine; also of the type that it raised, if possible
         └── CompositeError     several engines, at least one failure (``elist``); also an ExceptionGroup
 
@@ -29,7 +31,7 @@ Users of ipyparallel know some of them by other names: ``IPythonError`` and ``Ke
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 
@@ -58,7 +60,7 @@ class LaunchError(IppmpiError):
         self.output = output
 
 
-class ClusterError(IppmpiError):
+class ClusterError(IppmpiError, RuntimeError):
     """A cluster is already running, is not running, or was lost."""
 
 
@@ -94,8 +96,16 @@ class ResultNotKept(TaskError):  # noqa: N818 - as its siblings
     """The task ended, but its value is not in the store: too large, too old, or the store could not be written."""
 
 
+class UncacheableError(IppmpiError, TypeError):
+    """A call was to be cached, but what its result depends on cannot be told; the text says what and where."""
+
+
 class UnmetDependency(IppmpiError):  # noqa: N818 - the name that users of ipyparallel know
     """Raised on an engine: run this task somewhere else."""
+
+
+class HandleError(IppmpiError):
+    """A value that was left on a rank (``keep=True``) cannot be had; the text names rank, handle and cause."""
 
 
 class RemoteError(IppmpiError):
@@ -111,8 +121,10 @@ class RemoteError(IppmpiError):
         traceback: the remote traceback, as text; Python shows it once, as a note of the exception.
         engine_info: ``engine_id``, ``rank``, ``world``, ``host``, ``pid``, ``method``; of a map
             also ``items``, the range of the numbers of the items that it concerns.
+        was_shown: the user was shown the remote traceback, when it happened.
     """
 
+    was_shown = False
     origin: tuple[list[str], bytes] = ([], b"")  # see ``wire/exceptions.py``; not meant for users
 
     def __init__(
@@ -164,8 +176,19 @@ class RemoteError(IppmpiError):
         """Print the remote traceback."""
         print("\n".join(self.render_traceback()))
 
+    def mark_shown(self) -> None:
+        """Have Python and IPython show only the end of the remote traceback: all of it was shown when it happened."""
+        self.was_shown = True
+        notes: list[str] = getattr(self, "__notes__", [])
+        lines = self.traceback.rstrip().splitlines()
+        frames = [place for place, line in enumerate(lines) if line.startswith("  File ")]
+        end = "\n".join(lines[frames[-1] :] if frames else lines[-1:])
+        for place, note in enumerate(notes):
+            if self.traceback and note.endswith(self.traceback):
+                notes[place] = f"--- on {self.where()}, shown above; the end of it: ---\n{end}"
+
     def _render_traceback_(self) -> list[str]:  # IPython's hook
-        return self.render_traceback()
+        return [f"{self} (shown above)"] if self.was_shown else self.render_traceback()
 
 
 class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
@@ -216,9 +239,15 @@ class CompositeError(RemoteError, ExceptionGroup[RemoteError]):
         """Return the traceback of failure number *excid* as lines; None: those of the first ``tb_limit``."""
         if excid is not None:
             return self._at(excid).render_traceback()
+        return self._lines(lambda error: error.render_traceback())
+
+    def _render_traceback_(self) -> list[str]:
+        return self._lines(lambda error: error._render_traceback_())
+
+    def _lines(self, render: Callable[[RemoteError], list[str]]) -> list[str]:
         lines = [self.evalue]
         for error in self.errors[: self.tb_limit]:
-            lines += ["", *error.render_traceback()]
+            lines += ["", *render(error)]
         if len(self.errors) > self.tb_limit:
             lines += ["", f"... and {len(self.errors) - self.tb_limit} more"]
         return lines

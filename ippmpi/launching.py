@@ -246,10 +246,16 @@ class Launcher(ABC):
     def to_dict(self) -> dict[str, object]:
         """Return what ``from_dict`` needs to watch and end the job from another process."""
         return {
-            "launcher": self.name,
+            "launcher": self.found_by(),
             "spec": msgspec.to_builtins(self.spec),
             "processes": [p.identity.to_dict() for p in self.processes],
         }
+
+    @classmethod
+    def found_by(cls) -> str:
+        """Return by what another process finds this class: its name, or, if it is no plug-in, module and class."""
+        plugin = cls.__module__.startswith("ippmpi.launchers.")
+        return cls.name if plugin else f"{cls.__module__}.{cls.__qualname__}"
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, object]) -> Self:

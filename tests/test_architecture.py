@@ -17,11 +17,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"binding", "datapub", "errors", "ids", "identity", "clock", "collecting", "config", "plugins"},
     {"wire"},
-    {"core", "connection", "handed", "launching", "templates", "native"},
+    {"core", "connection", "handed", "launching", "templates", "native", "traits"},
     {"net", "store"},
     {"client", "engine", "agent", "controller", "policies", "launchers"},
     {"cluster"},
-    {"ippmpi", "error", "cli"},
+    {"ippmpi", "error", "util", "cli"},
 ]
 """From the bottom up; imports go down only, and not to a sibling. ``ippmpi`` is the public ``__init__.py``."""
 
@@ -66,6 +66,7 @@ LATE = {
     "tempfile": "with shutil and the compressions, 5 ms of imports that no rank needs",
     "zmq": "27 ms of imports that nobody needs on the controller's own host",
     "tomllib": "only where there is a file to read",
+    "traitlets.config.loader": "only where there is a configuration file of ipyparallel",
 }
 """Other modules that may be imported inside functions, and why."""
 
@@ -74,6 +75,7 @@ READERS = {
     "ippmpi/engine/mpi.py": "tells which MPI started this process, which mpiexec says in variables only",
     "ippmpi/engine/output.py": "sets a variable for Fortran libraries that are loaded later",
     "ippmpi/engine/process.py": "its parent says in variables who it is",
+    "ippmpi/engine/started.py": "mpiexec and srun say in variables whose ranks they start",
 }
 """Files that may use ``os.environ``, and why."""
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import ippmpi as ipp
 import ippmpi.error
+from ippmpi import util
 
 INFO: dict[str, object] = {"engine_id": 3, "rank": 1, "host": "c1"}
 
@@ -130,3 +132,10 @@ def test_an_exception_is_wrapped_and_unwrapped() -> None:
 
 def test_the_version_is_also_a_tuple() -> None:
     assert ".".join(map(str, ipp.version_info)) == ipp.__version__
+
+
+def test_util_has_what_people_import_from_it() -> None:
+    assert util.interactive is ipp.interactive
+    now = util.utcnow()
+    assert now.utcoffset() == timedelta(0)
+    assert abs(now - datetime.now(UTC)) < timedelta(seconds=5)

@@ -25,7 +25,7 @@ def test_an_example_runs(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", str(example)],
         cwd=tmp_path,
-        env={**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")},
+        env={**os.environ, "IPYTHONDIR": str(tmp_path / "ipython"), "IPPMPI_CONTROLLER_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=150,

@@ -31,6 +31,12 @@ WORK = defined("""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             pass
+
+    def wait(folder, end):
+        pathlib.Path(folder, str(os.getpid())).touch()
+        while not os.path.exists(end):
+            time.sleep(0.01)
+        return "done"
 """)
 
 BLOCKED_CLIENT = """
@@ -113,6 +119,86 @@ def test_sigint_reaches_the_running_request_and_not_the_waiting_one(rc: ipp.Clie
     with pytest.raises(ipp.RemoteError, match="KeyboardInterrupt"):
         running_one.get(timeout=5)
     assert isinstance(waiting.get(timeout=5), int)
+
+
+@pytest.mark.parametrize("work", [WORK.sleep, WORK.spin], ids=["sleeps", "computes"])
+def test_cancel_interrupts_what_runs_drops_what_waits_and_leaves_world_and_data(
+    rc: ipp.Client, tmp_path: Path, work: object
+) -> None:
+    rc[:].push({"kept": 42}, block=True)
+    rc[:].execute("from mpi4py import MPI", block=True)
+    runs = rc[:].apply_async(work, str(tmp_path))
+    waits = rc[:].apply_async(WORK.sleep, str(tmp_path / "never"))
+    stays = rc[:].pull("kept")
+    eventually(lambda: busy(tmp_path, N))
+    began = time.monotonic()
+    assert waits.cancel()
+    assert runs.cancel()
+    assert stays.get(timeout=5) == [42] * N
+    assert time.monotonic() - began < 1
+    with pytest.raises(ipp.CompositeError) as caught:
+        runs.get(timeout=1)
+    assert [error.ename for error in caught.value.errors] == ["KeyboardInterrupt"] * N
+    with pytest.raises(ipp.CompositeError) as caught:
+        waits.get(timeout=1)
+    assert all(isinstance(error, ipp.TaskAborted) for error in caught.value.errors)
+    assert waits.status == ["aborted"] * N
+    rc[:].execute("total = MPI.COMM_WORLD.allreduce(kept)", block=True)
+    assert rc[:]["total"] == [42 * N] * N
+
+
+def test_cancel_interrupts_code_that_is_executed(rc: ipp.Client, tmp_path: Path) -> None:
+    code = f"import os, pathlib, time\npathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()\nwhile True: pass"
+    result = rc[:].execute(code, silent=False)
+    eventually(lambda: busy(tmp_path, N))
+    began = time.monotonic()
+    result.cancel()
+    assert result.wait(5)
+    assert time.monotonic() - began < 1
+    assert {error.ename for error in result.error} == {"KeyboardInterrupt"}
+
+
+def test_cancel_is_for_its_own_request_only(rc: ipp.Client, profile: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    end = tmp_path / "end"
+    runs = rc[0].apply_async(WORK.wait, str(tmp_path / "a"), str(end))
+    waits = rc[0].apply_async(WORK.sleep, str(tmp_path / "b"))
+    with ipp.Client(profile_dir=str(profile)) as other:
+        also = other[0].apply_async(os.getpid)
+        eventually(lambda: busy(tmp_path / "a", 1))
+        waits.cancel()
+        with pytest.raises(ipp.TaskAborted):
+            waits.get(timeout=1)
+        assert not runs.done()
+        end.touch()
+        assert runs.get(timeout=5) == "done"
+        assert also.get(timeout=5) == rc[0].apply_sync(os.getpid)
+
+
+def test_balanced_tasks_are_cancelled_where_they_run_and_where_they_wait(rc: ipp.Client, tmp_path: Path) -> None:
+    tasks = [rc.load_balanced_view().apply_async(WORK.spin, str(tmp_path)) for _ in range(3 * N)]
+    eventually(lambda: busy(tmp_path, N))
+    began = time.monotonic()
+    for task in reversed(tasks):  # else those that wait would take the places of those that ran
+        task.cancel()
+    assert all(task.wait(5) for task in tasks)
+    assert time.monotonic() - began < 1
+    kinds = [task.exception().ename for task in tasks]  # type: ignore[union-attr] # a RemoteError
+    assert sorted(kinds) == ["KeyboardInterrupt"] * N + ["TaskAborted"] * 2 * N
+
+
+def test_what_is_aborted_raises(rc: ipp.Client, tmp_path: Path) -> None:
+    end = tmp_path / "end"
+    (tmp_path / "a").mkdir()
+    runs = rc[0].apply_async(WORK.wait, str(tmp_path / "a"), str(end))
+    waits = rc[0].apply_async(os.getpid)
+    eventually(lambda: busy(tmp_path / "a", 1))
+    waits.abort()
+    with pytest.raises(ipp.TaskAborted):
+        waits.get(timeout=5)
+    end.touch()
+    assert runs.get(timeout=5) == "done"
 
 
 def test_ctrl_c_ends_a_blocking_call(rc: ipp.Client, profile: Path, tmp_path: Path) -> None:

@@ -145,6 +145,25 @@ def test_a_rank_killed_on_another_host_is_reported_within_two_seconds(hosts: Hos
     assert_clean(hosts)
 
 
+def test_a_client_elsewhere_reaches_a_controller_on_loopback_through_ssh(hosts: Hosts) -> None:
+    profile = hosts.shared / "tunnel"
+    ipcluster = [sys.executable, "-P", "-m", "ippmpi.cli", "cluster"]
+    options = ["--profile-dir", str(profile), "--engines=local", "-n", "2", "--ip=127.0.0.1", "--daemonize"]
+    hosts.run("login", [*ipcluster, "start", *options])
+    code = (
+        "import sys, socket, ippmpi as ipp\n"
+        "with ipp.Client(sys.argv[1], sshserver='login') as rc:\n"
+        "    print(socket.gethostname(), rc[:].apply_sync(socket.gethostname))"
+    )
+    try:
+        file = profile / "security" / "ipcontroller-client.json"
+        said = hosts.run("c1", [sys.executable, "-P", "-c", code, str(file)])
+        assert said == "c1 ['login', 'login']\n"
+    finally:
+        hosts.run("login", [*ipcluster, "stop", "--profile-dir", str(profile)])
+    assert_clean(hosts)
+
+
 def test_a_host_that_loses_power_is_reported_within_15_seconds_and_nobody_else_notices(hosts: Hosts) -> None:
     def cut() -> None:
         eventually((hosts.shared / "ready").exists, 60, "ranks work on both hosts")

@@ -268,10 +268,15 @@ class Contents:
         return sum(source.position for source in self._offered)
 
 
-def _open(content: Content, engine: LocalEngine) -> FileSource:
-    path = content.path
+def check_path(path: str, engine: LocalEngine) -> None:
+    """Raise ProtocolError unless *path* names a descriptor of *engine*'s own."""
     if not re.fullmatch(rf"/proc/{engine.ready.pid}/fd/[0-9]+", path):
         raise ProtocolError(f"{engine}: content at {path!r}; right would be /proc/{engine.ready.pid}/fd/<number>")
+
+
+def _open(content: Content, engine: LocalEngine) -> FileSource:
+    path = content.path
+    check_path(path, engine)
     # O_NONBLOCK: the number may name a pipe by mistake, and nothing may make this process wait
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     status = os.fstat(fd)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ippmpi.agent.contents import Contents
+from ippmpi.agent.exchange import Exchange
 from ippmpi.agent.files import SEGMENTS, SOCKET, STARTERS_LOCK
 from ippmpi.agent.lifetime import Lifetime
 from ippmpi.agent.members import Members
@@ -34,6 +35,9 @@ from ippmpi.wire.messages import (
     Deliver,
     Display,
     EngineReady,
+    Fetch,
+    Fetched,
+    Free,
     Hello,
     Message,
     Published,
@@ -122,17 +126,23 @@ class Agent:
         post = Post(world, self._folder, self._prefix, loop, controller, together)
         self._ranks = ranks = Ranks(post, members, outputs, traces, self._lifetime, self._router.forget)
         relay = Relay(post, members, contents, outputs=outputs, traces=traces)
+        self._exchange = exchange = Exchange(controller, members, contents)
         self._from_controller: Handlers = {
             Run: relay.on_run,
             Revoke: relay.on_revoke,
             Deliver: ranks.on_deliver,
             StopEngines: ranks.on_stop_engines,
             Registered: ranks.on_registered,
+            Fetch: exchange.hand_on_fetch,
+            Fetched: exchange.hand_on_fetched,
+            Free: exchange.on_free,
         }
         self._from_engines: Handlers = {
             Reply: relay.on_reply,
             Display: relay.on_display,
             Published: relay.on_published,
+            Fetch: exchange.on_fetch,
+            Fetched: exchange.on_fetched,
             EngineReady: self._on_engine_ready,
         }
 
@@ -172,6 +182,7 @@ class Agent:
             self._stop_waiting()
             if self._link.conversation.fresh:
                 self._ranks.register_again()
+                self._exchange.ask_again()
         elif state is LinkState.REFUSED:
             _log.error("the controller refuses this agent: %s; stopping its engines", text)
             self._refusal = f"the controller refuses this node's agent: {text}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ippmpi.errors import IppmpiError
 
-from .parser import make_parser
+from .parser import make_parser, understand
 
 FAILED = 1
 ALREADY_RUNNING = 10
@@ -21,8 +21,10 @@ EXPECTED = (IppmpiError, OSError, LookupError, ValueError)
 
 def run(program: str, prefix: Sequence[str], argv: Sequence[str]) -> int:
     """Parse and do a command; return its exit code."""
-    args = make_parser(program, prefix).parse_args(list(argv))
     try:
+        args = understand(make_parser(program, prefix), argv)
+        if args.show_config or args.show_config_json:
+            args.module = "ippmpi.cli.show"
         return int(importlib.import_module(args.module).run(args))
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -10,7 +10,7 @@ from ippmpi.cluster import Cluster
 from ippmpi.config import ClusterSettings
 
 from .find import find_cluster
-from .foreground import Ended, ending_signals, wait_ended
+from .foreground import Ended, ending_signals, passing_signals, wait_ended
 from .parser import WHICH, settings_of
 
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     options = {k: v for k, v in settings_of(args, ClusterSettings).items() if v is not None and k not in WHICH}
     before = set(cluster.engines)
     stays = False
-    with ending_signals():
+    with passing_signals(cluster), ending_signals():
         try:
             key = _start(cluster, options)
             stays = args.daemonize

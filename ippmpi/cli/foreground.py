@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from ippmpi.cluster import Cluster
-from ippmpi.errors import ClusterError, LaunchError
+from ippmpi.errors import ClusterError, IppmpiError, LaunchError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,6 +29,35 @@ BACK_OFF_FORGETS_S = 30.0
 
 class Ended(BaseException):
     """A signal asked us to end; not an Exception, so that nobody takes it for a failure."""
+
+
+PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that are for the engines; batch systems send them some time before a job's end."""
+
+
+@contextlib.contextmanager
+def passing_signals(cluster: Cluster) -> Iterator[None]:
+    """Pass signals of users and batch systems on to the engines of *cluster*."""
+    got: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def pass_on() -> None:
+        while (signum := got.get()) is not None:
+            print(f"{signal.Signals(signum).name}: passed on to the engines", flush=True)
+            try:
+                cluster.signal_engines_sync(signum)
+            except (IppmpiError, OSError) as error:
+                print(f"error: {error}", flush=True)
+
+    before = {each: signal.signal(each, lambda signum, _: got.put(signum)) for each in PASSED_ON}
+    thread = threading.Thread(target=pass_on, name="ippmpi-signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        got.put(None)
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -64,7 +95,7 @@ def supervise(cluster: Cluster) -> None:
 
 def _start_again(cluster: Cluster, how: str, attempts: deque[float]) -> bool:
     """Start the controller again, however often it takes; return False if that is given up or was not wanted."""
-    while cluster.cluster_file.exists():  # else it was stopped, not killed
+    while cluster.cluster_file is not None and cluster.cluster_file.exists():  # else it was stopped, not killed
         now = time.monotonic()
         if len(attempts) == MOST_RESTARTS and now - attempts[0] < RESTARTS_WITHIN_S:
             print(

@@ -15,7 +15,7 @@ from ippmpi.errors import ClusterError
 
 from .daemon import Ready, in_background
 from .dispatch import ALREADY_RUNNING, FAILED
-from .foreground import Ended, ending_signals, supervise
+from .foreground import Ended, ending_signals, passing_signals, supervise
 from .parser import settings_of
 
 
@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace, ready: Ready | None) -> int:
     cluster.supervised = True
     log = log_file(cluster.settings, "ipcluster", "")
     code = FAILED
-    with ending_signals():
+    with passing_signals(cluster), ending_signals():
         try:
             code = _start(cluster)
             if code == 0:
@@ -72,7 +72,7 @@ def _start(cluster: Cluster) -> int:
 def _stay(cluster: Cluster) -> int:
     supervise(cluster)
     stopped = cluster.controller is not None and cluster.controller.poll() == 0
-    if stopped or not cluster.cluster_file.exists():
+    if stopped or (cluster.cluster_file is not None and not cluster.cluster_file.exists()):
         print("the cluster was stopped", flush=True)
         return 0
     print(f"error: the controller has ended by itself; its log: {cluster.controller_log}", file=sys.stderr)

@@ -9,6 +9,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from ippmpi.client.explaining import explain_tasks
 from ippmpi.errors import ClusterError, ConnectionFileError
 from ippmpi.wire.messages import Query
 
@@ -22,7 +25,7 @@ COLUMNS = ("ENGINE", "RANK", "WORLD", "HOST", "PID", "STATE", "TASKS", "COMPLETE
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask the controller and print what it says of each engine."""
+    """Ask the controller and print what it says of each engine, with ``--why`` also of each task."""
     try:
         cluster = find_cluster(args)
     except (ClusterError, ConnectionFileError, FileNotFoundError) as error:
@@ -30,10 +33,15 @@ def run(args: argparse.Namespace) -> int:
         return NOT_RUNNING
     with contextlib.closing(cluster.connect_client_sync()) as client:
         status = client.requests.ask(lambda number: Query(number, "status")).result(ANSWER_S)
+        why = explain_tasks(client.requests, None, ANSWER_S) if args.why else None
+    if why is not None:
+        status["why"] = [{"text": reason.text, **msgspec.to_builtins(reason.details)} for reason in why]
     if args.output == "json":
         print(json.dumps(status, indent=2, default=str))
         return 0
     print_table(COLUMNS, [_row(engine) for engine in status["engines"]])
+    if why is not None:
+        print(why)
     return 0
 
 

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     if args.all:
         found = ClusterManager().load_clusters(profile=args.profile, profile_dir=args.profile_dir)
         for cluster in found.values():
-            _stop(cluster)
+            stop(cluster)
         if not found:
             print("no cluster is running")
         return 0
@@ -36,11 +36,12 @@ def _stop_named(args: argparse.Namespace) -> int:
     except (ClusterError, ConnectionFileError, FileNotFoundError) as error:
         print(f"not running: {text_of(error)}", file=sys.stderr)
         return NOT_RUNNING
-    _stop(cluster)
+    stop(cluster)
     return 0
 
 
-def _stop(cluster: Cluster) -> None:
+def stop(cluster: Cluster) -> None:
+    """Stop a cluster, and wait for the process that watches over it."""
     n = sum(launcher.spec.n for launcher in cluster.engines.values())
     cluster.stop_cluster_sync()
     deadline = time.monotonic() + SUPERVISOR_ENDS_S

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ippmpi.client.flags import Flags
+from ippmpi.client.handles import wants
 from ippmpi.client.own import OwnCalls
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.picklers import check
@@ -21,7 +22,8 @@ class View(Flags, OwnCalls, ABC):
     """Some engines of a client, and the options of calls to them.
 
     ``block``: whether calls wait. ``track``: kept for old programs; results always know ``sent``.
-    ``label``: a text that goes with the tasks.
+    ``label``: a text that goes with the tasks. ``keep``: whether ``apply`` (and a balanced ``map``) leaves values where
+    they are made and gives their handles, see ``Handle``.
     """
 
     BALANCED: ClassVar[bool] = False
@@ -30,6 +32,7 @@ class View(Flags, OwnCalls, ABC):
     block: bool = False
     track: bool = False
     label: str | None = None
+    keep: bool = False
 
     def __init__(self, client: Client, **flags: Any) -> None:
         """Belong to *client*; *flags* as for ``set_flags``."""
@@ -39,7 +42,9 @@ class View(Flags, OwnCalls, ABC):
         self.set_flags(**flags)
 
     @abstractmethod
-    def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
+    def _apply(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
+    ) -> AsyncResult:
         """Send the call."""
 
     @abstractmethod
@@ -53,18 +58,25 @@ class View(Flags, OwnCalls, ABC):
     # --- apply -------------------------------------------------------------------------------
 
     def apply(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``function(*args, **kwargs)`` on the engines: an AsyncResult, or if ``block`` the value(s)."""
+        """Call ``function(*args, **kwargs)`` on the engines: an AsyncResult, or if ``block`` the value(s).
+
+        With ``keep=True`` among the keywords each value stays where it is made, and the result is its ``Handle``, an
+        argument for later calls. If the function itself has a parameter of that name, use ``temp_flags(keep=True)``.
+        """
         result = self.apply_async(function, *args, **kwargs)
         return result.get() if self.block else result
 
     def apply_async(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """Call a function on the engines; return an AsyncResult at once."""
+        """Call a function on the engines; return an AsyncResult at once. ``keep=True``: see ``apply``."""
         if not callable(function):
             raise TypeError(f"apply() needs a function to call, not {function!r}")
-        return self._apply(function, args, kwargs)
+        keep = wants(function, kwargs, self.keep) if kwargs else self.keep
+        result = self._apply(function, args, kwargs, keep=keep)
+        result.collector.called = getattr(function, "__name__", "")
+        return result
 
     def apply_sync(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function on the engines and wait for the value(s)."""
+        """Call a function on the engines and wait for the value(s). ``keep=True``: see ``apply``."""
         return self.apply_async(function, *args, **kwargs).get()
 
     # --- map ---------------------------------------------------------------------------------
@@ -85,11 +97,13 @@ class View(Flags, OwnCalls, ABC):
         (False: iteration is first come, first served) and ``chunksize`` (items per task; an item that fails then takes
         its task with it). Without it a balanced view sends single items at first, and more at a time as long as they
         prove to be short; each succeeds or fails on its own, but what is told of tasks (``engine_id``, ``started``,
-        ...) is told of several together. With ``retries`` a task is an item.
+        ...) is told of several together. With ``retries`` a task is an item. So it is with ``keep=True``, which leaves
+        the value of each item where it is made and gives their handles.
         """
         if not callable(function):
             raise TypeError(f"map() needs a function to call, not {function!r}")
         result = self._map(function, sequences, options)
+        result.collector.called = getattr(function, "__name__", "")
         return result.get() if (self.block if block is None else block) else result
 
     def map_async(self, function: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> Any:

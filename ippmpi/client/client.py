@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import secrets
 import signal as signals
@@ -15,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
+from ippmpi import config
 from ippmpi.client.balanced import LoadBalancedView
 from ippmpi.client.broadcast import BroadcastView
 from ippmpi.client.connect import find_connection
@@ -22,11 +24,13 @@ from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
 from ippmpi.client.notebook import running_shell
+from ippmpi.client.options import check_others, folder_of
 from ippmpi.client.questions import Questions
 from ippmpi.client.requests import Requests
 from ippmpi.client.results import AsyncResult
 from ippmpi.client.stored import Stored, StoredResult
 from ippmpi.client.transport import LinkTransport, Receiver, Transport, dial_for
+from ippmpi.client.tunnel import tunnel
 from ippmpi.client.views import DirectView
 from ippmpi.client.worlds import Starter, Worlds
 from ippmpi.wire.messages import Query, SendSignal, Shutdown
@@ -54,40 +58,57 @@ class Client(Questions):
         url_file: str | Path | None = None,
         profile: str | None = None,
         profile_dir: str | Path | None = None,
-        cluster_id: str = "",
+        ipython_dir: str | Path | None = None,
+        cluster_id: str | None = "",
         timeout: float = 10,
         cluster: OwningCluster | None = None,
+        sshserver: str | None = None,
+        sshkey: str | Path | None = None,
+        password: str | bool | None = None,
+        paramiko: bool | None = None,  # noqa: ARG002 - it is always OpenSSH
         _connect: Any = None,
+        **others: Any,
     ) -> None:
         """Connect, within *timeout* seconds.
 
         *connection_info* (or *url_file*) is a connection file or its fields; without it, the file
-        of a profile (default: ``default``) and *cluster_id* is used, which may still have to appear.
+        of a profile (default: that of the IPython it runs in, or ``default``) and *cluster_id* is used, which may
+        still have to appear.
+        *sshserver* (``[user@]host[:port]``) and *sshkey*: go through one port that OpenSSH forwards, as long as this
+        client is open; without a server, by way of the controller's host. There can be no *password*.
+        *others* are arguments that ipyparallel's client has, and what is said about them.
 
         Raises:
             ConnectionFileError: no usable connection file.
             Refused: the controller does not let us in.
             TimeoutError: the controller does not answer.
+            ConnectionError: ssh cannot log in, or cannot forward a port.
         """
         deadline = time.monotonic() + timeout
+        info = check_others(others) or url_file if connection_info is None else connection_info
         self.cluster = cluster
         self.profile = profile or "default"
         self.id = secrets.token_hex(6)
         where = "the network"
         connect = None if _connect is None else partial(_connect, self.id)
+        way = contextlib.ExitStack()
         if connect is None:
             found = find_connection(
-                connection_info if connection_info is not None else url_file,
+                info,
                 profile=profile,
-                profile_dir=profile_dir,
+                profile_dir=folder_of(profile, profile_dir, ipython_dir),
                 cluster_id=cluster_id or "",
                 timeout_s=timeout,
             )
+            if sshserver or sshkey:
+                found = way.enter_context(tunnel(found, sshserver, sshkey, password, timeout))
             where = repr(found)
-            connect = _connector(dial_for(found, self.id))
+            with way:
+                connect = _connector(dial_for(found, self.id))
+                way = way.pop_all()
         self.requests = Requests(self.id, connect)
         self._stored = Stored(self.id, self.requests)
-        self._finalizer = weakref.finalize(self, self.requests.close)  # also at the end of the process
+        self._finalizer = weakref.finalize(self, _leave, self.requests, way)  # also at the end of the process
         try:
             known = self.requests.engines.wait_known(max(0.5, deadline - time.monotonic()))
             if not known:
@@ -98,6 +119,18 @@ class Client(Questions):
         shell = running_shell()
         if shell is not None and shell.find_line_magic("px") is None:
             self.activate()
+
+    @property
+    def show_first_error(self) -> bool:
+        """Whether calls that wait for several results show a failure while they wait for the others (default: yes).
+
+        Within a second, on stderr or in a notebook as output, with who has not answered.
+        """
+        return self.requests.show_first_error
+
+    @show_first_error.setter
+    def show_first_error(self, wanted: bool) -> None:
+        self.requests.show_first_error = wanted
 
     # --- engines -----------------------------------------------------------------------------
 
@@ -177,7 +210,8 @@ class Client(Questions):
     ) -> Future[None] | None:
         """Wait until at least *n* engines (default: as many as the client's cluster was started with) are there.
 
-        With ``block=False`` return a future. *interactive*: show a progress bar (default: inside IPython).
+        With ``block=False`` return a future. *interactive*: show a progress bar (default: inside IPython,
+        unless ``IPP_NONINTERACTIVE`` is set).
 
         Raises:
             TimeoutError: too few came in *timeout* seconds.
@@ -188,7 +222,7 @@ class Client(Questions):
             raise TypeError("wait_for_engines() needs a number: this client was not made by a Cluster")
         from ippmpi.client.waiting import wait_for_engines
 
-        show = block and (running_shell() is not None if interactive is None else interactive)
+        show = block and (running_shell() is not None and not config.quiet() if interactive is None else interactive)
         return wait_for_engines(self.requests.engines, n, seconds(timeout), block=block, interactive=show)
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
@@ -330,7 +364,7 @@ class Client(Questions):
 
     # --- the end -----------------------------------------------------------------------------
 
-    def close(self) -> None:
+    def close(self, linger: float | None = None) -> None:  # noqa: ARG002 - what was said before is always sent
         """Leave the cluster, which goes on; what is pending fails with ``ConnectionError``. May be repeated."""
         self._finalizer()
 
@@ -345,6 +379,11 @@ class Client(Questions):
     def __repr__(self) -> str:
         """Show the number of engines."""
         return f"<Client {self.id}: {len(self)} engines{'' if self._finalizer.alive else ', closed'}>"
+
+
+def _leave(requests: Requests, way: contextlib.ExitStack) -> None:
+    with way:
+        requests.close()
 
 
 def _connector(dial: Any) -> Any:

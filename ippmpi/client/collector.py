@@ -29,6 +29,7 @@ class Collector:
         self.keep = keep
         self.parts = parts
         self.method = method
+        self.called = ""  # the name of the function, if it is known
         self.order: list[int] = []
         self.problem: Exception | None = None
         self.changed = Changes()

@@ -90,10 +90,15 @@ def _everything(part: Part) -> Iterator[Shown]:
 # --- afterwards ----------------------------------------------------------------------------------
 
 
-def display_outputs(collector: Collector, groupby: str, *, result_only: bool = False, folded: bool = True) -> None:
-    """Show all output and results, see ``AsyncResult.display_outputs``."""
+def check_grouping(groupby: str) -> None:
+    """Raise ValueError if there is no such way to group output."""
     if groupby not in GROUPINGS:
         raise ValueError(f"groupby={groupby!r}; have {', '.join(map(repr, GROUPINGS))}")
+
+
+def display_outputs(collector: Collector, groupby: str, *, result_only: bool = False, folded: bool = True) -> None:
+    """Show all output and results, see ``AsyncResult.display_outputs``."""
+    check_grouping(groupby)
     parts = list(collector.parts)
     if groupby == "engine":
         parts.sort(key=rank_of)
@@ -168,6 +173,17 @@ def write(text: str, stream: str = "stdout") -> None:
     file = sys.stderr if stream == "stderr" else sys.stdout
     file.write(text + "\n")
     file.flush()
+
+
+def say(text: str) -> None:
+    """Tell the user something that is no output of engines: display it in a notebook, print it on stderr elsewhere."""
+    if in_notebook():
+        from IPython import display
+
+        publish: Any = display.publish_display_data  # it has no types
+        publish({"text/plain": text})
+    else:
+        write(text, "stderr")
 
 
 def _show_rich(prefix: str, rich: Rich) -> None:

@@ -187,6 +187,10 @@ class Engines:
         engine_id, reason = next(reversed(self._reasons.items()), (None, ""))
         return f"engine {engine_id}, {reason or 'no reason given'}" if engine_id is not None else "no reason given"
 
+    def reason(self, engine_id: int) -> str:
+        """Say why an engine is not there."""
+        return self._reasons.get(engine_id) or "no reason given"
+
     def of_world(self, name: str) -> list[EngineRecord]:
         """Return the engines of a world that are there now."""
         return [record for record in self.records.values() if record.world == name]

@@ -42,6 +42,7 @@ class Fields:
     outputs = _field("outputs", "Rich displays so far: a list of mime bundles.")
     execute_input = _field("execute_input", "The code of an ``execute``, once its result was read.")
     execute_result = _field("execute_result", "The ``Out`` value of an ``execute`` as a mime bundle, or None.")
+    cached = _field("cached", "Whether the value was found in the cache, so that no engine had to compute it.")
     error = _field("error", "The failure as an exception, or None.")
 
     @property

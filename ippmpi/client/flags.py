@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self
@@ -39,6 +39,8 @@ class Flags:
     """An object whose attributes named in ``FLAGS`` can be set together, or for a while."""
 
     FLAGS: ClassVar[tuple[str, ...]] = ()
+    NO_FLAGS: ClassVar[Mapping[str, str]] = {}
+    """Flags of other views, and why there are none here."""
 
     def __init_subclass__(cls) -> None:
         """Make the class attributes that are flags look whether the caller is in a ``temp_flags`` block."""
@@ -73,4 +75,5 @@ class Flags:
     def _check(self, flags: dict[str, Any]) -> None:
         for name in flags:
             if name not in self.FLAGS:
-                raise KeyError(f"{type(self).__name__} has no flag {name!r}; have {', '.join(self.FLAGS)}")
+                why = self.NO_FLAGS.get(name) or f"have {', '.join(self.FLAGS)}"
+                raise KeyError(f"{type(self).__name__} has no flag {name!r}; {why}")

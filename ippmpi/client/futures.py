@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from ippmpi.client.collector import Collector
 from ippmpi.client.conditions import LateFuture
 from ippmpi.client.contents import Flat
+from ippmpi.client.engines import Engines
 from ippmpi.client.failures import composite
 from ippmpi.client.fields import Fields
 from ippmpi.client.parts import Part
 from ippmpi.errors import RemoteError
 from ippmpi.wire import pickling
+from ippmpi.wire.messages import Message
 
 ANSWER_S = 10.0
 """How long the hub may take for an answer that needs no engine."""
 
 
+class Sent(Protocol):
+    """A task under way."""
+
+    @property
+    def collector(self) -> Collector:
+        """All parts of its call."""
+
+
 class Owner(Protocol):
     """What a result needs of its client."""
+
+    engines: Engines
+    show_first_error: bool
+
+    @property
+    def pending(self) -> Mapping[str, Sent]:
+        """The tasks that have not ended."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a connection to the controller now."""
+
+    def ask(self, question: Callable[[int], Message]) -> Future[Any]:
+        """Ask the controller."""
 
     def inside(self) -> bool:
         """Say whether this is the I/O thread."""
@@ -221,4 +245,4 @@ class CallFuture(Fields, LateFuture):
         state = "pending"
         if self.done():
             state = "failed" if self._collector.failed else "finished"
-        return f"<{type(self).__name__}({self._collector.method}): {state}>"
+        return f"<{type(self).__name__}({self._collector.called or self._collector.method}): {state}>"

@@ -68,7 +68,7 @@ class Items:
     def _row(self, number: int, row: tuple[Any, ...]) -> bytes | Blob:
         try:
             blob = self._pack(row)
-            if blob.size <= INLINE_LIMIT:
+            if blob.size <= INLINE_LIMIT and not blob.handles:  # those make it a task of its own, for the best place
                 return blob.join()
             return self._pack((call_columns, (self._function, *([cell] for cell in row)), {}))
         except Exception as error:

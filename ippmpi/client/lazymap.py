@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Self
 
+from ippmpi.client.caching import Keys, key_of
 from ippmpi.client.chunks import ChunkPart, unpickle_items
 from ippmpi.client.collector import Collector
 from ippmpi.client.growing import View
@@ -16,7 +17,7 @@ from ippmpi.client.maps import call_each
 from ippmpi.client.pace import AHEAD, FIRST, Pace
 from ippmpi.client.requests import Requests
 from ippmpi.errors import RemoteError
-from ippmpi.wire.messages import Placement
+from ippmpi.wire.messages import CacheKey, Placement
 from ippmpi.wire.pickling import Blob
 
 HELD = 100
@@ -36,6 +37,7 @@ class Packed(NamedTuple):
     blob: Blob
     first: int
     size: int
+    key: CacheKey | None = None
 
 
 class Sent(NamedTuple):
@@ -49,15 +51,23 @@ class Sender:
     """Makes tasks of items and sends them, all under the same conditions."""
 
     def __init__(
-        self, requests: Requests, function: Callable[..., Any], placement: Placement, *, label: str, view: View
+        self,
+        requests: Requests,
+        function: Callable[..., Any],
+        placement: Placement,
+        *,
+        label: str,
+        view: View,
+        keys: Keys | None = None,
     ) -> None:
-        """Send calls of *function* by *requests*. *view* lives as long as they do."""
+        """Send calls of *function* by *requests*. *view* lives as long as they do. *keys*: they are cached."""
         self._requests = requests
         self._function = function
         self._placement = placement
         self._label = label
         self._view = view
-        self.retries = placement.retries > 0
+        self._keys = keys
+        self.single = placement.retries > 0 or keys is not None  # whether a task is one item
 
     def engines(self) -> int:
         """Return how many engines there are to do it."""
@@ -68,9 +78,11 @@ class Sender:
 
         Raises what pickling raises.
         """
-        columns = list(zip(*rows, strict=True))
-        if self.retries:  # a failure must be the task's, to be tried again
-            return [Packed(self._requests.pack((call_each, (self._function, False, *columns), {})), first, len(rows))]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        if self.single:  # a failure must be the task's, to be tried again, and not to be cached
+            key = key_of(self._keys, columns)
+            blob = self._requests.pack((call_each, (self._function, False, *columns), {}))
+            return [Packed(blob, first, len(rows), key)]
         items = Items(self._function, columns, len(rows), first, self._requests.pack)
         tasks, start = [], 0
         while start < len(items):
@@ -83,7 +95,7 @@ class Sender:
         """Send a task."""
         part = self._requests.chunk(self._label, task.first, task.size)
         collector = Collector([part], "map", self._view)
-        self._requests.submit_balanced(task.blob, collector, 0, self._placement)
+        self._requests.submit_balanced(task.blob, collector, 0, self._placement, cache=task.key)
         collector.release()
         self._view.note(part.task)
         return Sent(part, collector)
@@ -149,7 +161,7 @@ class LazyMapIterator(Iterator[Any]):
         if self._limit is not None:
             return int(self._running < self._limit and self._held < HELD * self._limit)
         engines = self._sender.engines()
-        size = 1 if self._sender.retries else min(self._pace.size(ENDLESS, engines), HELD // AHEAD)
+        size = 1 if self._sender.single else min(self._pace.size(ENDLESS, engines), HELD // AHEAD)
         tasks = engines * (AHEAD if size > 1 else FIRST)
         return size if self._running < tasks and self._held + size <= HELD * engines else 0
 

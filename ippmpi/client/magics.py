@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -11,8 +12,10 @@ from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ippmpi import config
 from ippmpi.client.collector import News
 from ippmpi.client.engines import Targets
+from ippmpi.client.firsterror import FirstError
 from ippmpi.client.notebook import running_shell
 from ippmpi.client.progress import bar
 from ippmpi.client.results import AsyncResult
@@ -106,11 +109,11 @@ class Magics:
         self.last: AsyncResult | None = None
         self._defaults: dict[str, Any] = {
             "block": None,
-            "stream": True,
+            "stream": not config.quiet(),
             "fold": True,
             "targets": None,
             "verbose": False,
-            "progress_after": PROGRESS_AFTER_S,
+            "progress_after": -1.0 if config.quiet() else PROGRESS_AFTER_S,
             "signal_on_interrupt": "SIGINT",
         }
 
@@ -191,6 +194,7 @@ class _Watch:
         self._options = options
         self._interrupted = False
         self._bar: Any = None
+        self._first = FirstError(result, shown=options.stream) if view.client.show_first_error else None
         after = options.progress_after
         self._bar_at = None if after < 0 else time.monotonic() + after
 
@@ -205,6 +209,7 @@ class _Watch:
                 while left > 0:
                     try:
                         self._wait(printer, news, batch)
+                        self._tick()
                         left -= sum(item is not None and item.kind == "end" for item in batch)
                         shown, batch = batch, []
                         self._show(printer, shown)
@@ -216,25 +221,35 @@ class _Watch:
         self._finish(printer)
 
     def _wait(self, printer: Printer, news: Queue, batch: list[News | None]) -> None:
-        """Add news to *batch*, which keeps them if the user interrupts; nothing if it is time to look at the bar."""
-        wait_s = 0.2 if self._bar is not None else None
+        """Add news to *batch*, which keeps them if the user interrupts; nothing if it is time for something else."""
+        waits = [0.2] if self._bar is not None else []
         if self._bar is None and self._bar_at is not None:
-            wait_s = max(0.0, self._bar_at - time.monotonic())
-        try:
-            printer.gather(news, batch, wait_s)
-        except Empty:
-            if self._bar is None:
-                self._bar = bar(len(self._result), "engine", "%px")
+            waits.append(max(0.0, self._bar_at - time.monotonic()))
+        if self._first is not None and (due := self._first.due_in()) is not None:
+            waits.append(due)
+        with contextlib.suppress(Empty):
+            printer.gather(news, batch, min(waits, default=None))
+
+    def _tick(self) -> None:
+        """Do what is due: tell of a failure, move the bar."""
+        if self._first is not None and self._first.due_in() == 0:
+            self._tell(self._first.tell)
+        if self._bar is None and self._bar_at is not None and time.monotonic() >= self._bar_at:
+            self._bar = bar(len(self._result), "engine", "%px")
+        if self._bar is not None:
             self._bar.update(self._result.progress - self._bar.n)
 
-    def _show(self, printer: Printer, batch: list[News | None]) -> None:
-        if not batch or not self._options.stream:
-            return
+    def _tell(self, show: Callable[[], None]) -> None:
+        """Have *show* print something above the bar."""
         if self._bar is not None:
             self._bar.clear()
-        printer.show(batch)
+        show()
         if self._bar is not None:
             self._bar.refresh()
+
+    def _show(self, printer: Printer, batch: list[News | None]) -> None:
+        if batch and self._options.stream:
+            self._tell(lambda: printer.show(batch))
 
     def _interrupt(self) -> None:
         if self._interrupted:  # the second time: let the user go
@@ -250,6 +265,8 @@ class _Watch:
             self._view.client.send_signal(wanted, self._options.targets or self._view.targets, block=False)
 
     def _finish(self, printer: Printer) -> None:
+        if self._first is not None:
+            self._first.tell_end()
         if not self._options.stream:
             self._result.display_outputs(self._options.groupby, fold=self._options.fold)
         if self._interrupted:

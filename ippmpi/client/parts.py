@@ -13,7 +13,7 @@ from ippmpi.client.contents import Flat
 from ippmpi.client.failures import RemoteTaskAborted, unreadable
 from ippmpi.errors import RemoteError
 from ippmpi.wire.exceptions import retyped
-from ippmpi.wire.messages import EngineRecord
+from ippmpi.wire.messages import Dependency, EngineRecord, Placement
 from ippmpi.wire.pickling import NONE, unpack
 
 T = TypeVar("T")
@@ -26,6 +26,8 @@ METADATA_KEYS = (
     "received",
     "engine_id",
     "engine_uuid",
+    "follow",
+    "after",
     "status",
     "label",
     "execute_input",
@@ -35,6 +37,7 @@ METADATA_KEYS = (
     "stderr",
     "outputs",
     "data",
+    "cached",
 )
 
 
@@ -83,6 +86,7 @@ class Part:
         "executed",
         "label",
         "outputs",
+        "placement",
         "published",
         "received",
         "started",
@@ -114,6 +118,7 @@ class Part:
         self.stderr: Sequence[bytes] = ()
         self.outputs: Sequence[dict[str, Any]] = ()
         self.executed = self.published = _NOTHING
+        self.placement: Placement | None = None
         self._method = method
         self._pickled: Flat | None = None
         self._value: Any = None
@@ -203,6 +208,21 @@ class Part:
             return "aborted" if isinstance(self.error, RemoteTaskAborted) else "error"
         return "ok" if self.done else "pending"
 
+    @property
+    def after(self) -> list[str]:
+        """The ids of the tasks after which a balanced task of this client starts."""
+        return [] if self.placement is None else _ids(self.placement.after)
+
+    @property
+    def follow(self) -> list[str]:
+        """The ids of the tasks whose engine a balanced task of this client runs on."""
+        return [] if self.placement is None else _ids(self.placement.follow)
+
+    @property
+    def cached(self) -> bool:
+        """Whether the value came from the cache: it is there, and no engine has computed it."""
+        return self.done and not self.failed and self.engine is None
+
     def text(self, stream: str) -> str:
         """Return what was printed on *stream* (``stdout`` or ``stderr``) so far."""
         pieces: Sequence[bytes] = getattr(self, stream)
@@ -237,6 +257,10 @@ class Part:
         attribute = {"msg_id": "task", "engine_id": "engine"}.get(key, key)
         value = getattr(self, attribute)
         return list(value) if key == "outputs" else value
+
+
+def _ids(dependency: Dependency | None) -> list[str]:
+    return [] if dependency is None else list(dependency.tasks)
 
 
 def _with(items: Sequence[T], item: T) -> Sequence[T]:

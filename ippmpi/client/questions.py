@@ -6,14 +6,16 @@ import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ippmpi.client.caching import CachedResults
 from ippmpi.client.collector import Collector
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
+from ippmpi.client.handles import kept_parts
 from ippmpi.client.parts import Part
 from ippmpi.client.requests import Pending, Requests
 from ippmpi.client.results import AsyncResult
@@ -21,6 +23,9 @@ from ippmpi.client.stored import AsyncHubResult, Stored, unpickle_stored
 from ippmpi.errors import IppmpiError
 from ippmpi.wire.frames import decode
 from ippmpi.wire.messages import Query, Submit
+
+if TYPE_CHECKING:
+    from ippmpi.client.explaining import Explanation
 
 TIMES = frozenset(("submitted", "received", "started", "completed"))
 AT_ONCE = 1000
@@ -41,7 +46,7 @@ class Questions:
 
     def hub_history(self, timeout: float = ANSWER_S) -> list[str]:
         """Return the ids of all stored tasks, of all clients, in the order of their submission."""
-        history: list[str] = self._query("history", {}, timeout)
+        history: list[str] = self.ask_store("history", {}, timeout)
         return history
 
     def result_status(self, msg_ids: Any = None, status_only: bool = True, timeout: float = ANSWER_S) -> dict[str, Any]:
@@ -60,7 +65,7 @@ class Questions:
             stored |= {r.task: r.state for r in self._stored.results(tasks=some, limit=len(some), timeout=timeout)}
         rest = [name for name in asked if name not in stored]
         if rest:
-            said = self._query("result_status", rest, timeout)
+            said = self.ask_store("result_status", rest, timeout)
             if said["unknown"]:
                 raise LookupError(
                     f"the controller knows no task {said['unknown'][0]!r}; hub_history() lists those it knows"
@@ -95,17 +100,34 @@ class Questions:
             wanted = [keys] if isinstance(keys, str) else list(keys)
             arguments["keys"] = list(dict.fromkeys(["msg_id", *wanted]))
         try:
-            records: list[dict[str, Any]] = self._query("search", arguments, timeout)
+            records: list[dict[str, Any]] = self.ask_store("search", arguments, timeout)
         except IppmpiError as problem:
             raise ValueError(str(problem)) from None
         return [{key: _dated(key, value) for key, value in record.items()} for record in records]
+
+    def explain(self, jobs: Any = None, *, limit: int = 1000, timeout: float = ANSWER_S) -> Explanation:
+        """Say why *jobs* (ids, places in the history, results; None: all tasks of all clients) have no result yet.
+
+        Of all at most *limit* are told, those that wait first. See ``AsyncResult.explain``.
+
+        Raises:
+            TimeoutError: the controller did not answer in *timeout* seconds.
+        """
+        from ippmpi.client.explaining import explain_tasks
+
+        return explain_tasks(self.requests, None if jobs is None else self._names(jobs), timeout, limit)
+
+    @property
+    def cache(self) -> CachedResults:
+        """The results of calls with ``cache=``: ``list()``, ``drop(...)``, ``clear()``, ``counts()``."""
+        return CachedResults(self)
 
     # --- forgetting --------------------------------------------------------------------------
 
     def purge_results(self, jobs: Any = (), targets: Targets = (), timeout: float = ANSWER_S) -> None:
         """Have the controller forget results: of *jobs* (ids, results, or ``"all"``), and of engines, *targets*.
 
-        Results that somebody holds stay with them.
+        Results that somebody holds stay with them, but values that they left on engines are freed.
 
         Raises:
             ValueError: neither is given.
@@ -118,9 +140,10 @@ class Questions:
         """Same as ``purge_results``."""
         tasks, engines = self._to_purge(jobs, targets)
         try:
-            self._query("purge", {"tasks": tasks, "engines": engines}, timeout)
+            self.ask_store("purge", {"tasks": tasks, "engines": engines}, timeout)
         except IppmpiError as problem:
             raise RuntimeError(str(problem)) from None
+        self.requests.keeper.purge(tasks, engines)
 
     def purge_local_results(self, jobs: Any = (), targets: Targets = ()) -> None:
         """Forget nothing: a client keeps no results but those that somebody holds. Raises as ``purge_results``."""
@@ -163,7 +186,7 @@ class Questions:
         """
         names = self._names(indices_or_msg_ids)
         try:
-            originals: list[bytes] = self._query("originals", {"tasks": names}, timeout)
+            originals: list[bytes] = self.ask_store("originals", {"tasks": names}, timeout)
         except IppmpiError as problem:
             raise LookupError(str(problem)) from None
         pieces = [self._again(decode(original)) for original in originals]
@@ -177,9 +200,11 @@ class Questions:
     def _again(self, original: object) -> Collector:
         if not isinstance(original, Submit) or any(content.transfer for content in original.contents):
             raise LookupError("the request is not kept: its function and arguments were too large")
-        parts: list[Part] = self.requests.parts(original.targets, original.op, original.label)
+        make = kept_parts(self.requests, self) if original.op == "keep" else Part
+        parts = self.requests.parts(original.targets, original.op, original.label, make=make)
         collector = Collector(parts, original.op, self)
         indices = {engine: index for index, engine in enumerate(original.targets)} if original.targets else None
+        original = msgspec.structs.replace(original, cache=None)  # it is to be done, not looked up
         self.requests.submit_again(original, parts[0].task, Pending(collector, 0, indices, len(parts)))
         collector.release()
         return collector
@@ -236,7 +261,8 @@ class Questions:
             return self._names(jobs)
         return [self._with_ids(job) for job in jobs] if isinstance(jobs, list | tuple | set) else jobs
 
-    def _query(self, what: str, arguments: object, timeout: float) -> Any:
+    def ask_store(self, what: str, arguments: object, timeout: float) -> Any:
+        """Ask one question about what is stored; TimeoutError if it is not answered in *timeout* seconds."""
         encoded = msgspec.msgpack.encode(arguments)
         answer: Future[Any] = self.requests.ask(lambda number: Query(number, what, encoded))
         try:

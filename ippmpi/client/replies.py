@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ippmpi.client.contents import Flat
-from ippmpi.client.parts import Metadata, Part
+from ippmpi.client.parts import METADATA_KEYS, Metadata, Part
 from ippmpi.wire import pickling
 
 
@@ -33,6 +33,18 @@ class ExecuteReply:
     def stderr(self) -> str:
         """What the code printed on the error stream."""
         return self._part.text("stderr")
+
+    def __getattr__(self, name: str) -> Any:
+        """Return one field of the metadata."""
+        if name in METADATA_KEYS:
+            return self._part.field(name)
+        raise AttributeError(f"no {name!r} in {self!r}; its metadata have {', '.join(METADATA_KEYS)}")
+
+    def display(self) -> None:
+        """Show the ``Out`` value, if there is one: rich in a notebook, its plain text elsewhere."""
+        from ippmpi.client.display import out, rank_of, show
+
+        show([(rank_of(self._part), shown) for shown in out(self._part)])
 
     def __getitem__(self, key: str) -> Any:
         """Return one field of the metadata."""

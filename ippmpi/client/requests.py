@@ -24,14 +24,17 @@ from ippmpi.client.collector import Collector
 from ippmpi.client.contents import BlobSource, Flat, sink_for
 from ippmpi.client.engines import Engines
 from ippmpi.client.failures import lost_on_the_way, to_error
+from ippmpi.client.handles import Keeper, near
 from ippmpi.client.parts import Part
 from ippmpi.client.transport import Incoming, Receiver, Transport
 from ippmpi.errors import IppmpiError, RemoteError
+from ippmpi.wire.handles import seen
 from ippmpi.wire.messages import (
     INLINE_LIMIT,
     Abort,
     Answer,
     Awaited,
+    CacheKey,
     Content,
     Display,
     EnginesChanged,
@@ -47,7 +50,7 @@ from ippmpi.wire.messages import (
     StillWaiting,
     Submit,
 )
-from ippmpi.wire.pickling import Blob, pack
+from ippmpi.wire.pickling import Blob, pack, pack_call, pack_noting
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ class Pending:
     """A task under way. ``indices``: engine to part, None for a balanced task, which is part ``first``.
 
     ``sent``: the link has it; ``ended``: the parts that have replied. ``heard``: how much output of each engine came.
-    ``skip``: how much will come again and is dropped.
+    ``skip``: how much will come again and is dropped. ``handles``: those that it was given; their values must stay.
     """
 
     collector: Collector
@@ -82,6 +85,7 @@ class Pending:
     ended: Set[int] = frozenset()
     heard: Counter[int] | None = None
     skip: Counter[int] | None = None
+    handles: Sequence[object] = ()
 
     def again(self, engine: int) -> bool:
         """Count output of *engine*; say whether it came before."""
@@ -117,8 +121,10 @@ class Requests:
         """Dial with *connect*, which gets this object as the receiver of what comes."""
         self.engines = Engines()
         self.beginnings = Beginnings(self)
+        self.keeper = Keeper(self)
         self.pending: dict[str, Pending] = {}
         self.pickler = "auto"  # of calls and their results, one of ``PICKLERS``
+        self.show_first_error = True
         self.maps: set[Collector] = set()  # those that have not ended and make their tasks as they go
         self.problem: Exception | None = None
         self.latest: str | None = None
@@ -146,13 +152,21 @@ class Requests:
 
     # --- asking: any thread ------------------------------------------------------------------
 
-    def parts(self, engines: Sequence[int | None], method: str, label: str, *, tasks: int = 1) -> list[Part]:
-        """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones."""
+    def parts(
+        self,
+        engines: Sequence[int | None],
+        method: str,
+        label: str,
+        *,
+        tasks: int = 1,
+        make: Callable[..., Part] = Part,
+    ) -> list[Part]:
+        """Make the parts of a new call: one task for all *engines*, or *tasks* balanced ones; each by *make*."""
         now, records = clock.now(), self.engines.records
         if engines:
             task = self._next_task()
-            return [Part(task, engine, method, label, now, records) for engine in engines]
-        return [Part(self._next_task(), None, method, label, now, records) for _ in range(tasks)]
+            return [make(task, engine, method, label, now, records) for engine in engines]
+        return [make(self._next_task(), None, method, label, now, records) for _ in range(tasks)]
 
     def chunk(self, label: str, first: int, size: int) -> ChunkPart:
         """Make the part for a task that is *size* items of a map."""
@@ -173,7 +187,13 @@ class Requests:
 
     def pack(self, value: object) -> Blob:
         """Pickle *value* as this client wants it; raises what pickling raises."""
-        return pack(value, self.pickler)
+        return pack_noting(value, self.pickler) if seen else pack(value, self.pickler)
+
+    def pack_call(self, function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Blob:
+        """Pickle a call as this client wants it; raises what pickling raises."""
+        if seen:
+            return pack_noting((function, args, kwargs), self.pickler)
+        return pack_call(function, args, kwargs, self.pickler)
 
     def submit(self, op: str, blobs: list[Blob], collector: Collector) -> None:
         """Send the one request for all engines of *collector*'s parts; one blob for all or one each."""
@@ -181,14 +201,30 @@ class Requests:
         targets = [part.engine for part in parts if part.engine is not None]
         indices = {engine: index for index, engine in enumerate(targets)}
         pending = Pending(collector, 0, indices, len(targets))
+        if any(blob.handles for blob in blobs):
+            pending.handles = [handle for blob in blobs for handle in blob.handles]
         message = Submit(parts[0].task, op, targets, [], parts[0].label, None, self.engines.joins)
         self._submit(message, blobs, pending)
 
-    def submit_balanced(self, blob: Blob, collector: Collector, index: int, placement: Placement) -> None:
-        """Send part *index* of *collector* as a balanced task."""
+    def submit_balanced(
+        self,
+        blob: Blob,
+        collector: Collector,
+        index: int,
+        placement: Placement,
+        op: str = "apply",
+        *,
+        cache: CacheKey | None = None,
+    ) -> None:
+        """Send part *index* of *collector* as a balanced task, best to where its data are, or from the cache."""
         part = collector.parts[index]
-        message = Submit(part.task, "apply", [], [], part.label, placement)
-        self._submit(message, [blob], Pending(collector, index, None, 1))
+        pending = Pending(collector, index, None, 1)
+        if blob.handles:
+            pending.handles = blob.handles
+            placement = near(placement, blob.handles)
+        part.placement = placement
+        message = Submit(part.task, op, [], [], part.label, placement, cache=cache)
+        self._submit(message, [blob], pending)
 
     def submit_again(self, original: Submit, task: str, pending: Pending) -> None:
         """Send a stored request, whose contents are small, as the new *task*."""
@@ -267,6 +303,11 @@ class Requests:
     def abort(self, tasks: list[str] | None, targets: list[int] | None) -> Future[Any]:
         """Take back tasks (None: all) that have not started, on *targets* (None: everywhere)."""
         return self.ask(lambda number: Abort(number, tasks, targets))
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is a connection to the controller now."""
+        return self.problem is None and self.transport.reachable
 
     def inside(self) -> bool:
         """Say whether this is the I/O thread."""

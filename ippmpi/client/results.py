@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import Flat
 from ippmpi.client.failures import composite
-from ippmpi.client.futures import CallFuture, Owner, Unpickle, seconds, unpickle
+from ippmpi.client.futures import ANSWER_S, CallFuture, Owner, Unpickle, seconds, unpickle
 from ippmpi.client.parts import Part
+
+if TYPE_CHECKING:
+    from ippmpi.client.explaining import Explanation
 
 
 class AsyncResult(CallFuture):
@@ -45,7 +49,8 @@ class AsyncResult(CallFuture):
         """Wait and return the value or values.
 
         A failure of a single result is raised as it is; of several results, as ``CompositeError``,
-        unless *return_exceptions* puts the errors into the list. With ``return_when=FIRST_EXCEPTION``
+        unless *return_exceptions* puts the errors into the list. The first one is shown while others are still
+        waited for (see ``Client.show_first_error``). With ``return_when=FIRST_EXCEPTION``
         the first failure is raised without waiting for the others.
 
         Raises:
@@ -53,22 +58,33 @@ class AsyncResult(CallFuture):
             RemoteError: code failed, or an engine was lost.
         """
         collector = self._collector
-        if return_when == FIRST_EXCEPTION:
-            done = self._wait_for(lambda: collector.failed or collector.ended, timeout)
-        else:
-            done = self._wait_all(timeout)
-        if not done:
+        values = self._return_exceptions if return_exceptions is None else bool(return_exceptions)
+        if not self._wait_until(return_when, timeout, tell=not values):
             raise TimeoutError(collector.describe_missing(timeout or 0))
         if collector.problem is not None:
             raise collector.problem
         if not collector.ended:
             self._read([part for part in collector.parts if part.failed])
             raise self._raisable(self._errors())
-        if self._return_exceptions if return_exceptions is None else return_exceptions:
+        if values:
             return self._build(with_errors=True)
         if not self._is_built:
             self._built, self._is_built = self._build(with_errors=False), True
         return self._built
+
+    def _wait_until(self, return_when: str | None, timeout: float | None, *, tell: bool) -> bool:
+        """Wait for all, or the first failure; *tell*: show one that comes long before the others."""
+        if return_when == FIRST_EXCEPTION:
+            return self._wait_for(self._condition_of(return_when), timeout)
+        if return_when not in (None, ALL_COMPLETED):
+            self._condition_of(return_when)
+            text = f"get(return_when={return_when!r}) waits for all; wait(return_when={return_when!r}) does not"
+            warnings.warn(text, stacklevel=3)
+        if not tell or self._collector.size < 2 or self.done() or not self._owner.show_first_error:
+            return self._wait_all(timeout)
+        from ippmpi.client.firsterror import wait_and_tell
+
+        return wait_and_tell(self, seconds(timeout))
 
     def _build(self, *, with_errors: bool) -> Any:
         values, errors = self._read(self._collector.parts)
@@ -155,14 +171,14 @@ class AsyncResult(CallFuture):
         done = {piece for piece in pieces if piece.done()}
         return done, set(pieces) - done
 
-    def _condition_of(self, return_when: str) -> Callable[[], bool]:
+    def _condition_of(self, return_when: str | None) -> Callable[[], bool]:
         collector = self._collector
         conditions: dict[str, Callable[[], bool]] = {
             ALL_COMPLETED: lambda: collector.ended,
             FIRST_COMPLETED: lambda: bool(collector.order) or collector.ended,
             FIRST_EXCEPTION: lambda: collector.failed or collector.ended,
         }
-        if return_when not in conditions:
+        if return_when is None or return_when not in conditions:
             raise ValueError(f"return_when={return_when!r}; have {', '.join(conditions)}")
         return conditions[return_when]
 
@@ -207,14 +223,30 @@ class AsyncResult(CallFuture):
 
     # --- showing -----------------------------------------------------------------------------
 
+    def explain(self, timeout: float = ANSWER_S) -> Explanation:
+        """Say why results are not there yet: what each task waits for, or where it runs and for how long.
+
+        The controller is asked, not the engines, so the answer comes also while these are busy. It is a sequence of
+        records, and prints as text.
+
+        Raises:
+            TimeoutError: the controller did not answer in *timeout* seconds.
+        """
+        from ippmpi.client.explaining import explain
+
+        if not self.done():
+            self._check_thread()
+        return explain(self._owner, self._collector, timeout)
+
     def display_outputs(self, groupby: str = "type", *, result_only: bool = False, fold: bool = True) -> None:
         """Wait, then show output and results: grouped by ``type``, ``engine`` or (as ``order``) by target.
 
         What several engines show alike is shown once, as ``[0-3,7] text`` (by ``engine`` and ``order``: all that one
         shows, if it is the same as of the one before), unless *fold* is false.
         """
-        from ippmpi.client.display import display_outputs
+        from ippmpi.client.display import check_grouping, display_outputs
 
+        check_grouping(groupby)
         self._wait_all(None)
         if self._collector.problem is None:
             self._read(self._collector.parts)

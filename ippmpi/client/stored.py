@@ -17,12 +17,14 @@ from ippmpi.client.chunks import items_of, unpickle_items
 from ippmpi.client.collector import Collector
 from ippmpi.client.contents import Flat
 from ippmpi.client.failures import to_error
+from ippmpi.client.handles import Getter
 from ippmpi.client.maps import FailedChunk
 from ippmpi.client.parts import Part
 from ippmpi.client.replies import unpickle_reply
 from ippmpi.client.requests import Pending, Requests, UnansweredError
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire import pickling
+from ippmpi.wire.handles import Handle, Kept, handle_of
 from ippmpi.wire.messages import Failure, Query
 
 STATES = ("pending", "ok", "failed", "lost")
@@ -120,7 +122,13 @@ class Stored:
         pieces = self._adopt(names, here, found)
         single = single and sum(len(indices) for _, indices in pieces) == 1
         collector = Collector.joined(pieces, keep=pieces[0][0].keep)
-        return AsyncHubResult(self._requests, collector, single=single, unpickle=unpickle_stored)
+        return AsyncHubResult(self._requests, collector, single=single, unpickle=self._unpickle)
+
+    def _unpickle(self, part: Part, pickled: Flat) -> Any:
+        value = unpickle_stored(part, pickled)
+        if isinstance(value, Handle):
+            value.bind(Getter(self._requests))
+        return value
 
     def _adopt(
         self, names: Sequence[str], here: dict[str, Pending], found: list[StoredResult]
@@ -144,6 +152,13 @@ class Stored:
             answer = self._requests.ask(partial(_fetch, msgspec.msgpack.encode(list(some))))
             self._asked.update(dict.fromkeys(some, answer))
             answer.add_done_callback(partial(self._fetched, some))
+        for name, pending in fetched.items():
+            pending.collector.on_end(partial(self._forget, name))
+
+    def _forget(self, name: str) -> None:
+        """Let go of a result that is whole: whoever asked for it has it."""
+        self._followed.pop(name, None)
+        self._asked.pop(name, None)
 
     def _follow_again(self) -> None:  # I/O thread
         """Another controller may have taken over: ask it for what has not ended; output that came already is dropped.
@@ -199,4 +214,6 @@ def unpickle_stored(part: Part, pickled: Flat) -> Any:
     if part.method == "map":
         return unpickle_items(part, pickled)
     value = pickling.unpack(pickled)
+    if isinstance(value, Kept):
+        return handle_of(value)
     return items_of(part, value) if isinstance(value, FailedChunk) else value  # of a map, but stored as a call

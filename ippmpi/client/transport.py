@@ -57,6 +57,10 @@ class Transport(Protocol):
         """Say whether this is the I/O thread."""
 
     @property
+    def reachable(self) -> bool:
+        """Say whether the link is open. From any thread."""
+
+    @property
     def folder(self) -> str:
         """Return where files for the hub may be written; "" if it is on another host. From any thread."""
 
@@ -95,6 +99,7 @@ class LinkTransport:
         self._folder = os.path.dirname(local[0].removeprefix("unix://")) if local else ""
         self._thread: threading.Thread | None = None
         self._closed = False
+        self.reachable = False
         self._link = LinkThread(f"ippmpi {dial.peer}", dial, on_message=self._on_message, on_state=self._on_state)
         self.call_soon = self._link.call_soon
         self._link.start()
@@ -159,6 +164,7 @@ class LinkTransport:
 
     def _on_state(self, state: LinkState, text: str) -> None:
         self._thread = threading.current_thread()
+        self.reachable = state.value == "open"
         if state.value == "open":
             self._receiver.connected(fresh=self._conversation.fresh)
         elif state.value == "refused":

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ippmpi.client.calling import View
 from ippmpi.client.collector import Collector
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import Unpickle, unpickle
+from ippmpi.client.handles import kept_parts
 from ippmpi.client.imports import importing
 from ippmpi.client.mapresults import AsyncGatherResult, AsyncMapResult
 from ippmpi.client.maps import call_each
 from ippmpi.client.partition import block_bounds, check_distribution, columns, is_array, join, split
+from ippmpi.client.parts import Part
 from ippmpi.client.replies import unpickle_reply
 from ippmpi.client.results import AsyncResult
 from ippmpi.wire.pickling import Blob
 
 if TYPE_CHECKING:
     from ippmpi.client.client import Client
+
+
+NO_CACHE = (
+    "results are cached for calls of a load_balanced_view only: what a rank answers depends on the data it has, which "
+    "no key could tell"
+)
 
 
 class DirectView(View):
@@ -31,7 +39,8 @@ class DirectView(View):
     at each call; results are lists).
     """
 
-    FLAGS = ("block", "track", "label", "targets")
+    FLAGS = ("block", "track", "label", "keep", "targets")
+    NO_FLAGS: ClassVar[Mapping[str, str]] = {"cache": NO_CACHE}
     targets: Targets = "all"
 
     def __init__(self, client: Client, targets: Targets = "all", **flags: Any) -> None:
@@ -49,9 +58,18 @@ class DirectView(View):
             raise ValueError(f"{self!r} names no engine; engines now: {list(engines.ids)}")
         return ids, single
 
-    def _collect(self, method: str, op: str, blobs: list[Blob], ids: list[int], label: str | None) -> Collector:
+    def _collect(
+        self,
+        method: str,
+        op: str,
+        blobs: list[Blob],
+        ids: list[int],
+        label: str | None,
+        *,
+        make: Callable[..., Part] = Part,
+    ) -> Collector:
         requests = self.client.requests
-        parts = requests.parts(ids, method, label or self.label or "")
+        parts = requests.parts(ids, method, label or self.label or "", make=make)
         collector = Collector(parts, method, self)
         requests.submit(op, blobs, collector)
         self.note(parts[0].task)
@@ -67,18 +85,38 @@ class DirectView(View):
         label: str | None = None,
         unpickle: Unpickle = unpickle,
     ) -> AsyncResult:
+        blob = self.client.requests.pack(value)
+        return self._send_blob(op, blob, targets=targets, label=label, unpickle=unpickle)
+
+    def _send_blob(
+        self,
+        op: str,
+        blob: Blob,
+        *,
+        targets: Targets = None,
+        label: str | None = None,
+        unpickle: Unpickle = unpickle,
+    ) -> AsyncResult:
         ids, single = self._engines(targets)
-        collector = self._collect(op, op, [self.client.requests.pack(value)], ids, label)
+        collector = self._collect(op, op, [blob], ids, label)
         return AsyncResult(self.client.requests, collector, single=single, unpickle=unpickle)
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Any:
         return result.get() if (self.block if block is None else block) else result
 
-    def _apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult:
-        return self._send("apply", (function, args, kwargs))
+    def _apply(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, keep: bool
+    ) -> AsyncResult:
+        requests = self.client.requests
+        blob = requests.pack_call(function, args, kwargs)
+        if not keep:
+            return self._send_blob("apply", blob)
+        ids, single = self._engines(None)
+        collector = self._collect("apply", "keep", [blob], ids, None, make=kept_parts(requests, self))
+        return AsyncResult(requests, collector, single=single)
 
     def _everywhere(self, function: Callable[..., Any], /, *args: Any) -> AsyncResult:
-        return self.apply_async(function, *args)
+        return self._apply(function, args, {}, keep=False)
 
     def on_start(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on these engines, now and whenever one of them starts (again).
@@ -93,7 +131,7 @@ class DirectView(View):
         if not (self.targets is None or isinstance(self.targets, str)):
             ids, single = self.client.requests.engines.pick(self.targets)
             named = frozenset(ids)
-        blob = self.client.requests.pack((f, args, kwargs))
+        blob = self.client.requests.pack_call(f, args, kwargs)
         collector = self.client.requests.beginnings.add(named, blob, self.label or "", self)
         if collector.parts:
             self.note(collector.parts[0].task)
@@ -249,6 +287,13 @@ class DirectView(View):
     def _map(
         self, function: Callable[..., Any], sequences: tuple[Iterable[Any], ...], options: dict[str, Any]
     ) -> AsyncMapResult:
+        if options.pop("keep", False):
+            raise TypeError(
+                "a direct map sends blocks of items, whose values have no handles: use map(keep=True) of a balanced "
+                "view, or scatter() and apply(keep=True)"
+            )
+        if options.pop("cache", False):
+            raise TypeError(f"{type(self).__name__}.map() has no option 'cache'; {NO_CACHE}")
         return self._map_blocks(function, sequences, **options)
 
     def _map_blocks(

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .cluster import Cluster
-from .manager import ClusterManager, clean
+from .manager import ClusterManager, clean, clean_cluster_files
 
-__all__ = ["Cluster", "ClusterManager", "clean"]
+__all__ = ["Cluster", "ClusterManager", "clean", "clean_cluster_files"]

@@ -24,9 +24,10 @@ from ippmpi.launching import Launcher
 
 from . import files, leftovers
 from .control import end_process, routable_address, start_controller
+from .options import full_names
 from .restarting import POLICIES, Restarter
 from .sets import log_file
-from .state import ClusterState, full_names
+from .state import ClusterState
 from .twins import coroutine_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Cluster(ClusterState):
             if self.running:
                 raise ClusterError(f"{self!r} has its controller already")
             self.profile_dir.mkdir(parents=True, exist_ok=True)
-            files.claim(self.cluster_file, self.to_record(), leftovers.end_leftovers)
+            if self.cluster_file is not None:
+                files.claim(self.cluster_file, self.to_record(), leftovers.end_leftovers)
             output = log_file(self.settings, "ipcontroller", secrets.token_hex(2))
             try:
                 self._refuse_second()
@@ -98,7 +100,7 @@ class Cluster(ClusterState):
             LaunchError: it did not start.
         """
         with self._lock:
-            if self.controller is None or self.running:
+            if self.controller is None or self.running or self.cluster_file is None:
                 raise ClusterError(f"{self!r} has no controller that has ended")
             output = Path(self._controller_log)
             self.controller = start_controller(self.settings, self._controller_ip(), output, restore=True)
@@ -352,7 +354,7 @@ class Cluster(ClusterState):
         settings = config.replace(
             self.settings,
             n=spec.n,
-            engines=launcher.name,
+            engines=launcher.found_by(),
             hosts=spec.hosts,
             mpiexec=spec.starter,
             work_dir=spec.work_dir,

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ippmpi import config
-from ippmpi.config import ClusterSettings
+from ippmpi.config import ClusterSettings, ControllerSettings
 from ippmpi.errors import LaunchError
 from ippmpi.launching import OUTPUT_LINES, Process, read_tail
+from ippmpi.traits.files import has_file
 
 MODULE = "ippmpi.controller"
+COMMAND = ("ippmpi.cli", "controller")
 
 
 def start_controller(settings: ClusterSettings, ip: str, log_file: Path, *, restore: bool = False) -> Process:
@@ -47,11 +49,14 @@ def start_controller(settings: ClusterSettings, ip: str, log_file: Path, *, rest
 
 
 def _argv(settings: ClusterSettings, ip: str, tell: int) -> list[str]:
-    argv = [sys.executable, "-P", "-m", MODULE, "--profile-dir", str(settings.folder)]
+    """Return the controller's command; by way of ``ipcontroller`` if it is to understand what people say to that."""
+    known = bool(settings.controller_args) or has_file(settings.folder, ControllerSettings)
+    argv = [sys.executable, "-P", "-m", *(COMMAND if known else (MODULE,)), "--profile-dir", str(settings.folder)]
     argv += ["--cluster-id", settings.cluster_id]
     argv += ["--ip", ip] if ip else []
     argv += ["--location", settings.controller_location] if settings.controller_location else []
-    return [*argv, "--ready-fd", str(tell)]
+    argv += ["--log-level", settings.log_level] if settings.log_level != "info" else []
+    return [*argv, *settings.controller_args, "--ready-fd", str(tell)]
 
 
 def _wait_ready(process: Process, ready: int, timeout_s: float, log_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import time
@@ -26,8 +27,21 @@ AGENT_LEAVES_S = 3.0
 
 
 def launcher_class(name: str) -> type[Launcher]:
-    """Return the launcher of that name (any case); raise LookupError naming those there are."""
-    return cast("type[Launcher]", plugins.load(LAUNCHERS, name))
+    """Return the launcher of that name (any case), or (``module.Class``) that class.
+
+    Raises:
+        LookupError: there is none; names those there are.
+    """
+    if "." not in name:
+        return cast("type[Launcher]", plugins.load(LAUNCHERS, name))
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"no launcher {name!r}: {error}; have {', '.join(plugins.names(LAUNCHERS))}") from None
+    if not (isinstance(found, type) and issubclass(found, Launcher)):
+        raise LookupError(f"{name!r} is no launcher: a class that is derived from ippmpi.launching.Launcher is")
+    return found
 
 
 def find_launcher(saved: Mapping[str, object]) -> Launcher:
@@ -57,7 +71,7 @@ def remove_connection_files(profile_dir: Path, cluster_id: str, token: str) -> N
     """Remove the connection files of one start of a cluster; those of another start stay."""
     for role in connection.ROLES:
         connection.remove(connection.path(profile_dir, role, cluster_id), token)
-    for file in connection.security_folder(profile_dir).glob("ipengine-*.json"):
+    for file in connection.world_paths(profile_dir):
         connection.remove(file, token)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ippmpi import config, connection
 from ippmpi.errors import ClusterError, ConnectionFileError
@@ -15,29 +16,92 @@ from .cluster import Cluster
 
 
 class ClusterManager:
-    """Finds running clusters. ``clusters`` maps ``"<profile>:<cluster id>"`` to those found last."""
+    """Finds running clusters. ``clusters`` maps ``"<profile>:<cluster id>"`` to those found last, and to new ones."""
 
     def __init__(self) -> None:
         """Know none yet."""
         self.clusters: dict[str, Cluster] = {}
 
-    def load_clusters(self, *, profile: str | None = None, profile_dir: str | Path | None = None) -> dict[str, Cluster]:
-        """Look for running clusters, in all profiles unless one is named. What ended ones left behind is removed."""
-        named = [config.profile_folder(profile, profile_dir)] if profile or profile_dir else None
+    def load_clusters(
+        self,
+        *,
+        profile: str | None = None,
+        profile_dir: str | Path | None = None,
+        profiles: Iterable[str] | None = None,
+        profile_dirs: Iterable[str | Path] | None = None,
+        init_default_clusters: bool = False,
+    ) -> dict[str, Cluster]:
+        """Look for running clusters, in all profiles unless some are named. What ended ones left behind is removed.
+
+        With *init_default_clusters* each profile has one of the id "", which may still have to be started.
+        """
+        named = [config.profile_folder(name) for name in profiles or ()]
+        named += [config.profile_folder(None, folder) for folder in profile_dirs or ()]
+        named += [config.profile_folder(profile, profile_dir)] if profile or profile_dir else []
+        everywhere = profiles is None and profile_dirs is None and not named
         self.clusters = {}
-        for folder in config.profile_folders() if named is None else named:
+        for folder in config.profile_folders() if everywhere else named:
             for file in files.all_paths(folder):
                 # ended (and removed now), another tool's, or just removed by its owner
                 with contextlib.suppress(ClusterError, ConnectionFileError, FileNotFoundError):
-                    cluster = Cluster.from_record(files.read_running(file, leftovers.end_leftovers))
-                    self.clusters[f"{folder.name.removeprefix('profile_')}:{cluster.cluster_id}"] = cluster
+                    self._add(Cluster.from_record(files.read_running(file, leftovers.end_leftovers)))
+            if init_default_clusters:
+                default = Cluster(profile_dir=folder, cluster_id="")
+                self.clusters.setdefault(_key(default), default)
         return self.clusters
 
+    def new_cluster(self, **options: Any) -> tuple[str, Cluster]:
+        """Make a cluster, as ``Cluster(**options)``; return its key and it. Nothing is started.
+
+        Raises:
+            KeyError: there is one of this profile and cluster id.
+        """
+        cluster = Cluster(**options)
+        if _key(cluster) in self.clusters:
+            raise KeyError(f"there is a cluster {_key(cluster)!r}; choose another cluster_id")
+        return self._add(cluster), cluster
+
     def get_cluster(self, key: str) -> Cluster:
-        """Return a cluster found by ``load_clusters``; raise KeyError naming those there are."""
+        """Return a cluster found by ``load_clusters``, or made here; raise KeyError naming those there are."""
         if key not in self.clusters:
             raise KeyError(f"no cluster {key!r}; have {', '.join(self.clusters) or 'none'}")
         return self.clusters[key]
+
+    def remove_cluster(self, key: str) -> None:
+        """Forget a cluster; it is not stopped. Raises KeyError as ``get_cluster`` does."""
+        self.get_cluster(key)
+        del self.clusters[key]
+
+    def _add(self, cluster: Cluster) -> str:
+        self.clusters[_key(cluster)] = cluster
+        return _key(cluster)
+
+
+def _key(cluster: Cluster) -> str:
+    return f"{cluster.profile_dir.name.removeprefix('profile_')}:{cluster.cluster_id}"
+
+
+def clean_cluster_files(
+    profile_dirs: Iterable[str | Path] | None = None,
+    *,
+    log: object = None,  # noqa: ARG001 - people give one
+    force: bool = False,
+) -> list[Path]:
+    """Remove the files of clusters of *profile_dirs* (None: of all profiles); return what was removed.
+
+    With *force* those that run are stopped first.
+
+    Raises:
+        ValueError: one runs, and *force* is not given.
+    """
+    given = config.profile_folders() if profile_dirs is None else profile_dirs
+    folders = [config.profile_folder(None, folder) for folder in given]
+    running = ClusterManager().load_clusters(profile_dirs=folders)
+    if running and not force:
+        raise ValueError(f"these clusters run: {', '.join(running)}; stop them before, or use force=True")
+    for cluster in running.values():
+        cluster.stop_cluster_sync()
+    return clean(folders)
 
 
 def clean(profile_dirs: Iterable[Path]) -> list[Path]:
@@ -60,6 +124,7 @@ def _clean_connections(folder: Path) -> None:
         "ipcontroller*-client.json": "client",
         "ipcontroller*-engine.json": "engine",
         "ipengine-*.json": "engine",
+        "ipworld-*.json": "engine",
     }
     for pattern, role in patterns.items():
         for file in connection.security_folder(folder).glob(pattern):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ippmpi import connection, native
 from ippmpi.client.folding import spans
-from ippmpi.config import ClusterSettings
+from ippmpi.config import ClusterSettings, Settings
 from ippmpi.connection import Connection
 from ippmpi.errors import ClusterError
 from ippmpi.launching import OUTPUT_LINES, STARTUP_ERROR, JobSpec, Launcher
@@ -206,10 +206,11 @@ def job(
         environment=dict(environment),
         hosts=settings.hosts,
         starter=settings.mpiexec,
+        extra=settings.mpi_args,
     )
 
 
-def log_file(settings: ClusterSettings, program: str, what: str) -> Path:
+def log_file(settings: Settings, program: str, what: str) -> Path:
     """Return where the output of a program of the cluster goes."""
     name = "-".join(filter(None, (program, settings.cluster_id, what)))
     return settings.folder / "log" / f"{name}.log"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from ippmpi import config, connection, identity
-from ippmpi.config import ClusterSettings
 from ippmpi.errors import ClusterError
 from ippmpi.identity import ProcessIdentity
 from ippmpi.launching import Launcher, Process
 
 from . import files, leftovers
 from .files import ClusterRecord
+from .options import settings_and_more
 from .sets import EngineSets
 
 
@@ -38,12 +38,12 @@ class ClusterState:
         self, *, environment: Mapping[str, str] | None = None, shutdown_atexit: bool = True, **options: Any
     ) -> None:
         """Say what to start; nothing is started yet. ``environment`` is added to the engines' own."""
-        options = full_names(options)
         if options.get("cluster_id") is None:
             options["cluster_id"] = f"{int(time.time())}-{secrets.token_hex(2)}"
-        self.settings = config.load(ClusterSettings, options)
+        self.settings, extra = settings_and_more(options, environment)
         connection.check_cluster_id(self.settings.cluster_id)
-        self.environment = dict(environment or {})
+        self.environment = dict(extra.environment)
+        self._file = None if extra.cluster_file is None else str(extra.cluster_file)
         self.shutdown_atexit = shutdown_atexit
         self.controller: Process | None = None
         self.supervised = False
@@ -87,8 +87,10 @@ class ClusterState:
         return self._controller_log
 
     @property
-    def cluster_file(self) -> Path:
-        """Where it is written down for other processes."""
+    def cluster_file(self) -> Path | None:
+        """Where it is written down for other processes; None if it is not (``cluster_file=""``)."""
+        if self._file is not None:
+            return Path(self._file).expanduser().absolute() if self._file else None
         return files.path(self.profile_dir, self.cluster_id)
 
     def __repr__(self) -> str:
@@ -122,7 +124,7 @@ class ClusterState:
     def from_record(cls, record: ClusterRecord) -> Self:
         """Return the cluster that another process started; it is not stopped when this one ends."""
         options: dict[str, Any] = {**record.settings, "profile_dir": record.profile_dir}
-        cluster = cls(shutdown_atexit=False, **options)
+        cluster = cls(shutdown_atexit=False, load_profile=False, **options)
         cluster.controller = Process(record.controller) if record.controller else None
         cluster.supervisor = record.supervisor
         cluster._controller_log = record.controller_log
@@ -159,7 +161,10 @@ class ClusterState:
             ConnectionFileError: the file is another tool's.
         """
         file = Path(cluster_file or files.path(config.profile_folder(profile, profile_dir), cluster_id))
-        return cls.from_record(files.read_running(file, leftovers.end_leftovers))
+        cluster = cls.from_record(files.read_running(file, leftovers.end_leftovers))
+        if cluster_file:
+            cluster._file = str(file)
+        return cluster
 
     @classmethod
     def from_connection(
@@ -182,22 +187,21 @@ class ClusterState:
         return cluster
 
     def write_cluster_file(self) -> None:
-        """Write the cluster file."""
-        files.write(self.cluster_file, self.to_record())
+        """Write the cluster file, if there is to be one."""
+        if self.cluster_file is not None:
+            files.write(self.cluster_file, self.to_record())
+
+    def update_cluster_file(self) -> None:
+        """Write the cluster file, or remove it if the cluster does not run."""
+        if self.running:
+            self.write_cluster_file()
+        else:
+            self.remove_cluster_file()
 
     def remove_cluster_file(self) -> None:
         """Remove the cluster file."""
-        self.cluster_file.unlink(missing_ok=True)
+        if self.cluster_file is not None:
+            self.cluster_file.unlink(missing_ok=True)
 
     def _connection(self, role: connection.Role) -> connection.Connection:
         return connection.load(connection.path(self.profile_dir, role, self.cluster_id), role)
-
-
-def full_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *options* by their full names (``engine_timeout`` is ``engine_timeout_s``); TypeError for others."""
-    names = ClusterSettings.FIELDS.keys()
-    full = {key if key in names else f"{key}_s": value for key, value in options.items()}
-    unknown = full.keys() - names
-    if unknown:
-        raise TypeError(f"Cluster has no option {min(unknown).removesuffix('_s')!r}; have {', '.join(sorted(names))}")
-    return full

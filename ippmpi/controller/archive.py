@@ -13,7 +13,7 @@ import msgspec
 
 from ippmpi.controller.contents import Contents
 from ippmpi.controller.seams import Callback, Records, Speaker
-from ippmpi.core.effects import Consult, Found, Look, Retell
+from ippmpi.core.effects import CacheJob, Consult, Found, Look, Retell
 from ippmpi.ids import Peer
 from ippmpi.store.records import ReplyRecord, RequestRecord, Selection
 from ippmpi.wire.messages import Answer, Content, Failure, Message, Reply
@@ -26,8 +26,15 @@ Waiting = list[tuple[Message, Callback | None]]
 class Archive:
     """Reads the store for clients. Belongs to the loop's thread."""
 
-    def __init__(self, records: Records, contents: Contents, speaker_of: Callable[[str], Speaker | None]) -> None:
-        """Read *records*, and *contents* for what is too large for them."""
+    def __init__(
+        self,
+        records: Records,
+        contents: Contents,
+        speaker_of: Callable[[str], Speaker | None],
+        consult_cache: Callable[[CacheJob, Callable[[Found], None]], None],
+    ) -> None:
+        """Read *records*, and *contents* for what is too large for them; *consult_cache* is for jobs of the cache."""
+        self._consult_cache = consult_cache
         self._records = records
         self._contents = contents
         self._speaker_of = speaker_of
@@ -53,7 +60,7 @@ class Archive:
         self._records.select(selection, found, whole=False)
 
     def consult(self, effect: Consult) -> None:
-        """Answer with what the store says; contents of what it has forgotten go too."""
+        """Answer with what the store, or the cache, says; contents of what the store has forgotten go too."""
 
         def found(outcome: Found) -> None:
             if outcome.dropped:
@@ -62,7 +69,10 @@ class Archive:
             if speaker is not None:
                 speaker.send(Answer(effect.request, msgspec.msgpack.encode(outcome.value), outcome.error))
 
-        self._records.consult(effect.job, found)
+        if isinstance(effect.job, CacheJob):
+            self._consult_cache(effect.job, found)
+        else:
+            self._records.consult(effect.job, found)
 
     def _answer(self, peer: Peer, request: int, value: object) -> None:
         speaker = self._speaker_of(peer)

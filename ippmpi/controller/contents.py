@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -20,8 +21,8 @@ from ippmpi.controller.shelf import Shelf
 from ippmpi.errors import ProtocolError
 from ippmpi.handed import SMALLEST
 from ippmpi.net.quiet import Quiet
-from ippmpi.store.spool import Spool
-from ippmpi.wire.messages import Content, Message, Reply, Run, Submit
+from ippmpi.store.spool import Spool, SpoolFile
+from ippmpi.wire.messages import Content, Fetched, Message, Reply, Run, Submit
 
 log = logging.getLogger(__name__)
 
@@ -78,20 +79,51 @@ class Contents:
         """Remove from the spool what has not been restored."""
         self._spool.tidy()
 
-    def restore(self, task: str, content: Content, engine: int = -1) -> None:
+    def restore(self, task: str, content: Content, engine: int | None = None) -> None:
         """Take over a content that an earlier controller has left in the spool; nothing happens if it has not.
 
-        A reply's (of *engine*) goes to the shelf until its client asks for it.
+        A reply's (of *engine*) goes to the shelf until its client asks for it. None: a request's.
         """
         if not content.transfer or content.transfer in self._items:
             return
         file = self._spool.reopen(content.transfer, content.size)
         if file is not None:
             key = content.transfer
-            self._items[key] = Item(key, task, content.size, None, 0, engine, file=file)
-            if engine >= 0:
+            self._items[key] = Item(key, task, content.size, None, 0, -1 if engine is None else engine, file=file)
+            if engine is not None:
                 self._results[task, engine] = key
                 self._shelf.put(key, content.size, crowded=True)
+
+    def load(self, task: str, path: Path, size: int) -> Content | None:
+        """Make our file at *path*, in the spool's folder, the result of *task*, which ran on no engine; None: no room.
+
+        Either way it is not at *path* any more.
+        """
+        self._shelf.make_room(lambda: self._spool.fits(size))
+        self._last_key += 1
+        key = self._last_key
+        try:
+            file = self._spool.rename(path, key, size)
+        except OSError as error:
+            self._quiet.warning("a cached result of %d bytes for task %s cannot be used: %s", size, task, error)
+            path.unlink(missing_ok=True)
+            return None
+        self._items[key] = Item(key, task, size, None, 0, file=file)
+        self._results[task, -1] = key
+        return Content(size=size, transfer=key)
+
+    def borrow(self, content: Content) -> SpoolFile | None:
+        """Return the file of a content that is whole, which the caller must release; None if there is none."""
+        item = self._items.get(content.transfer)
+        if item is None or item.file is None or item.file.available() < item.size:
+            return None
+        item.file.retain()
+        return item.file
+
+    @property
+    def folder(self) -> Path:
+        """Where files are made that ``load`` takes."""
+        return self._spool.folder
 
     def unshelve(self, content: Content) -> bool:
         """Keep a result's content, for a client that waits for it, whatever needs the room; say whether it is here."""
@@ -117,6 +149,9 @@ class Contents:
                 if len({item.transfer for item in items}) < len(items):
                     raise ProtocolError(f"task {message.task[:200]}: one transfer stands for two of its contents")
                 message = msgspec.structs.replace(message, contents=contents)
+        elif type(message) is Fetched and message.content.transfer:
+            content = self._enter(sender, f"what engine {message.engine} asked for", message.content, items)
+            message = msgspec.structs.replace(message, content=content)
         elif type(message) is Reply and message.content.transfer:
             item = self._interrupted(sender, message)
             if item is not None:
@@ -232,7 +267,7 @@ class Contents:
         item.close_given()
         self._items.pop(item.key, None)
         self._shelf.take(item.key)
-        if item.engine >= 0 and self._results.get((item.task, item.engine)) == item.key:
+        if self._results.get((item.task, item.engine)) == item.key:
             del self._results[item.task, item.engine]
         file, item.file = item.file, None
         if file is not None and file.available() < item.size:
@@ -282,7 +317,7 @@ class Contents:
             if any(c.transfer for c in message.contents):
                 contents = [self._offer(receiver, c, numbers, last=False) for c in message.contents]
                 message = msgspec.structs.replace(message, contents=contents)
-        elif type(message) is Reply and message.content.transfer:
+        elif (type(message) is Reply or type(message) is Fetched) and message.content.transfer:
             content = self._offer(receiver, message.content, numbers, last=last)
             message = msgspec.structs.replace(message, content=content)
         if not numbers:
@@ -332,9 +367,11 @@ class Contents:
         offer.file.release()
 
     def release_unsent(self, message: Message) -> None:
-        """Shelve the content of a reply that nobody will get."""
+        """Shelve the content of a reply that nobody will get; one that an engine asked for is of no use to others."""
         if type(message) is Reply:
             self.shelve(message.content)
+        elif type(message) is Fetched:
+            self.release(message.content)
 
     # --- peers go ----------------------------------------------------------------------------
 
@@ -344,7 +381,10 @@ class Contents:
             offer.receiver.withdraw(offer.number)
             self._close(offer)
             if offer.last and offer.item.key in self._items:
-                self._shelf.put(offer.item.key, offer.item.size)
+                if offer.item.engine >= 0:
+                    self._shelf.put(offer.item.key, offer.item.size)
+                else:  # no result
+                    self._stop(offer.item)
         self.fail_unfinished(peer, f"{peer} is gone")
 
 

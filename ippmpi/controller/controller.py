@@ -10,15 +10,31 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from ippmpi import clock
 from ippmpi.controller.absences import Absences, Patience
 from ippmpi.controller.archive import GIVEN_UP, Archive, missing
 from ippmpi.controller.contents import Contents
 from ippmpi.controller.items import Item
 from ippmpi.controller.late import Late
 from ippmpi.controller.memory import Memory, trim
-from ippmpi.controller.seams import Alarm, Brain, Callback, Clock, Mail, Post, Records, Speaker
-from ippmpi.core.effects import Consult, Effect, Keep, Look, Release, Replay, Retell, Send, Shelve, Stop
+from ippmpi.controller.recalls import Recalls
+from ippmpi.controller.seams import Alarm, Brain, Cache, Callback, Clock, Mail, Post, Records, Speaker
+from ippmpi.core.effects import (
+    Consult,
+    Effect,
+    Keep,
+    Look,
+    Recall,
+    Release,
+    Remember,
+    Replay,
+    Retell,
+    Send,
+    Shelve,
+    Stop,
+)
 from ippmpi.core.restoring import Past
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import Peer, TaskId
@@ -55,12 +71,13 @@ COMINGS = 200
 class Controller:
     """The glue. Everything here belongs to the loop's thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it joins that many parts
         self,
         loop: Clock,
         hub: Brain,
         store: Records,
         spool: Spool,
+        cache: Cache,
         *,
         patience: Patience,
         on_end: Callback,
@@ -70,7 +87,8 @@ class Controller:
         self._hub = hub
         self._store = store
         self._contents = Contents(spool, loop.call_soon, self._on_content_failed, call_later=loop.call_later)
-        self._archive = Archive(store, self._contents, self._speaker)
+        self._recalls = Recalls(cache, self._contents, self._on_recalled)
+        self._archive = Archive(store, self._contents, self._speaker, self._recalls.consult)
         self._slow = Late(store, self._speaker, self._send_now, patience.away_bytes)
         self._absences = Absences(
             loop.call_later,
@@ -78,6 +96,16 @@ class Controller:
             on_upload_lost=self._contents.fail_unfinished,
             on_gone=self._on_gone,
         )
+        self._rare: dict[type[Effect], Callable[[Any], None]] = {
+            Shelve: lambda effect: self._contents.shelve(effect.content),
+            Look: self._archive.look,
+            Recall: self._recalls.recall,
+            Remember: self._recalls.remember,
+            Consult: self._archive.consult,
+            Retell: self._archive.replay,
+            Replay: self._replay,
+            Stop: lambda effect: self.stop(effect.reason),
+        }
         self._stop_s = patience.stop_s
         self._on_end = on_end
         self._quiet = Quiet(log)
@@ -165,11 +193,18 @@ class Controller:
     def _carry_out_when_whole(
         self, effects: list[Effect], kept: list[Keep], items: list[Item], done: Callback, mail: Mail
     ) -> None:
-        """Carry out *effects* now, but write records only when their contents are here: what is stored is whole."""
+        """Carry out *effects* now, but write records only when their contents are here: what is stored is whole.
+
+        A value is cached then too, and looked for by those that have waited for it.
+        """
+
+        later = {Keep, Recall, Remember} if any(type(effect) is Remember for effect in effects) else {Keep}
+        cached = [effect for effect in effects if type(effect) in later and type(effect) is not Keep]
 
         def keep() -> None:
             for effect in kept:
                 self._store.keep(effect, done)
+            self._carry_out(cached, done, mail)
 
         whole = _countdown(len(items), keep)
 
@@ -178,7 +213,8 @@ class Controller:
             done()
 
         self._contents.start(items, ended)
-        self._carry_out([effect for effect in effects if type(effect) is not Keep], done, mail, stored=False)
+        now = [effect for effect in effects if type(effect) not in later]
+        self._carry_out(now, done, mail, stored=False)
 
     def _drop(self, mail: Mail, items: list[Item], error: Exception) -> None:
         known = isinstance(error, ProtocolError)
@@ -215,6 +251,9 @@ class Controller:
 
     def _on_content_failed(self, task: str, content: Content, why: str) -> None:
         self._do(lambda: self._hub.content_failed(TaskId(task), content, why))
+
+    def _on_recalled(self, task: TaskId, content: Content | None) -> None:
+        self._do(lambda: self._hub.recalled(task, content, clock.now()))
 
     # --- what the hub wants ------------------------------------------------------------------
 
@@ -262,18 +301,7 @@ class Controller:
         return both
 
     def _carry_out_rare(self, effect: Effect) -> None:
-        if type(effect) is Shelve:
-            self._contents.shelve(effect.content)
-        elif type(effect) is Look:
-            self._archive.look(effect)
-        elif type(effect) is Consult:
-            self._archive.consult(effect)
-        elif type(effect) is Retell:
-            self._archive.replay(effect)
-        elif type(effect) is Replay:
-            self._replay(effect)
-        elif type(effect) is Stop:
-            self.stop(effect.reason)
+        self._rare[type(effect)](effect)
 
     def _send_now(self, peer: str, message: Message) -> None:
         self._send(Send(Peer(peer), message), None, stored=False)

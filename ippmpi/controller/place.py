@@ -52,7 +52,7 @@ class Place:
 
     def _begin(self) -> None:
         for role, file in self._files.items():
-            _remove_former(file, role)
+            _remove_former(file, role, self._settings.folder)
         self._token = connection.new_token()
         self._key = connection.folder_key(self._token)
         self._enter()
@@ -104,6 +104,14 @@ class Place:
         name = f"{settings.cluster_id or 'default'}-{connection.folder_key(f'{settings.folder}:{settings.cluster_id}')}"
         return Path(settings.store_dir).expanduser() / name
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where cached results go; it stays when the controller ends."""
+        chosen = self._settings.cache_dir or self._settings.store_dir
+        if chosen:
+            return Path(chosen).expanduser() / "ippmpi-cache"
+        return Path(f"/var/tmp/ippmpi-{os.getuid()}-cache")
+
     def publish(self, bound: str, port: int) -> str:
         """Write the connection files; return the address in them. *port* 0: there is no TCP port."""
         settings = self._settings
@@ -133,11 +141,13 @@ class Place:
         """Remove the files and the folder."""
         for file in self._files.values():
             connection.remove(file, self._token)
+        for file in connection.world_paths(self._settings.folder, by_hand=True):
+            connection.remove(file, self._token)
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
 
-def _remove_former(file: Path, role: Role) -> None:
+def _remove_former(file: Path, role: Role, profile_dir: Path) -> None:
     if not file.exists():
         return
     try:
@@ -155,6 +165,8 @@ def _remove_former(file: Path, role: Role) -> None:
     if not identity.is_local(former.controller):
         log.warning("%s leads to a controller on %s, which may be running; it is replaced", file, former.location)
         return
+    for world in connection.world_paths(profile_dir, by_hand=True):
+        connection.remove(world, former.token)
     shutil.rmtree(connection.controller_folder_path(former.folder_key), ignore_errors=True)
 
 

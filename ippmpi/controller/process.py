@@ -25,6 +25,8 @@ from ippmpi.core.restoring import Past
 from ippmpi.errors import ClusterError
 from ippmpi.net.loop import Loop
 from ippmpi.net.router import Router
+from ippmpi.store.cache import Cache
+from ippmpi.store.cachefile import CacheLimits
 from ippmpi.store.keeper import Store
 from ippmpi.store.records import StoreLimits
 from ippmpi.store.spool import Spool, raise_descriptor_limit
@@ -87,6 +89,7 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready
         raise ClusterError(f"cannot use the store {folder / RECORDS}: {error}; {what}") from error
 
     def end() -> None:
+        cache.close()
         store.close()  # hands its last `done` calls to the loop, which makes them before it stops
         loop.stop()
 
@@ -97,7 +100,9 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready
         settings.stop_timeout_s,
         settings.away_bytes,
     )
-    controller = Controller(loop, hub, store, spool, patience=patience, on_end=end)
+    cache_limits = CacheLimits(settings.cache_entries, settings.cache_bytes, settings.cache_age_s)
+    cache = Cache(place.cache_folder, loop.call_soon, cache_limits)
+    controller = Controller(loop, hub, store, spool, cache, patience=patience, on_end=end)
     try:
         router = Router(
             loop,
@@ -124,6 +129,7 @@ def _serve(settings: ControllerSettings, place: Place, hub: Hub, tcp: str, ready
             router.close(LINGER_S)
     finally:
         store.close()
+        cache.close()
         spool.close()
         loop.close()
 

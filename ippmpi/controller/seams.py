@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
-from ippmpi.core.effects import Effect, Found, Job, Keep
+from ippmpi.core.effects import CacheJob, Effect, Found, Job, Keep
 from ippmpi.core.restoring import Past
 from ippmpi.ids import Peer, TaskId
 from ippmpi.net.quiet import Quiet
@@ -95,6 +96,9 @@ class Brain(Protocol):
     def handle(self, peer: Peer, message: Message) -> Iterator[Effect]:
         """A peer said something."""
 
+    def recalled(self, task: TaskId, content: Content | None, now: float) -> Iterator[Effect]:
+        """The cache has this for the task, or (None) nothing."""
+
     def content_failed(self, task: TaskId, content: Content, reason: str) -> Iterator[Effect]:
         """A content of this task will never be whole."""
 
@@ -142,6 +146,35 @@ class Records(Protocol):
 
     def select(self, selection: Selection, found: Callable[[list[RequestRecord]], None], *, whole: bool) -> None:
         """Read what was kept before this call, then call *found* on the loop's thread."""
+
+
+class CachedValue(Protocol):
+    """The part of ``store.cachefile.Value`` that is used here."""
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes it has."""
+
+    @property
+    def content(self) -> bytes | None:
+        """Return a small one."""
+
+    @property
+    def path(self) -> Path | None:
+        """Return where a large one is, in a file of the caller's own."""
+
+
+class Cache(Protocol):
+    """The part of ``store.cache.Cache`` that is used here; answers come on the loop's thread, in order."""
+
+    def get(self, digest: str, folder: Path, found: Callable[[CachedValue | None], None]) -> None:
+        """Look for a value; a large one is put into *folder*."""
+
+    def put(self, digest: str, name: str, value: bytes | Path, size: int, done: Callback) -> None:
+        """Keep a value."""
+
+    def consult(self, job: CacheJob, found: Callable[[Found], None]) -> None:
+        """Do *job*."""
 
 
 class Mail(Protocol):

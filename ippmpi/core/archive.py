@@ -8,6 +8,8 @@ import msgspec
 
 from ippmpi.core.effects import (
     KEYS,
+    Cached,
+    CacheJob,
     Consult,
     Effect,
     History,
@@ -18,6 +20,7 @@ from ippmpi.core.effects import (
     Retell,
     Search,
     Send,
+    Uncache,
     Wanted,
 )
 from ippmpi.core.ledger import Ledger
@@ -30,8 +33,15 @@ MOST_REPLAYED = 100
 """Tasks of one question, so that what it brings into memory is bounded."""
 
 
-JOBS: dict[str, type[Job]] = {"history": History, "search": Search, "purge": Purge, "originals": Originals}
-"""Questions that the store answers by itself, and what their arguments are."""
+JOBS: dict[str, type[Job | CacheJob]] = {
+    "history": History,
+    "search": Search,
+    "purge": Purge,
+    "originals": Originals,
+    "cached": Cached,
+    "uncache": Uncache,
+}
+"""Questions that the store, or the cache, answers by itself, and what their arguments are."""
 
 QUESTIONS = frozenset(("results", "fetch", *JOBS))
 
@@ -69,11 +79,13 @@ class Archive:
         return Retell(peer, message.request, tasks, live)
 
 
-def _job(message: Query) -> Job:
-    job: Job = msgspec.msgpack.decode(message.arguments, type=JOBS[message.what])
+def _job(message: Query) -> Job | CacheJob:
+    job: Job | CacheJob = msgspec.msgpack.decode(message.arguments, type=JOBS[message.what])
     if isinstance(job, Search):
         check(job.query, KEYS)
         check(dict.fromkeys(job.keys), KEYS)
+    if isinstance(job, Cached):
+        job = msgspec.structs.replace(job, limit=max(0, min(job.limit, MOST_LISTED)))
     return job
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ippmpi.core.ahead import Ahead
 from ippmpi.core.deadlines import Deadlines
@@ -11,7 +11,7 @@ from ippmpi.core.effects import Effect, Release
 from ippmpi.core.ending import RETURNED, Ending
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import Ledger
-from ippmpi.core.placing import choice_of, why_nowhere
+from ippmpi.core.placing import choice_of, matched, why_nowhere
 from ippmpi.core.queue import Group
 from ippmpi.core.task import NOWHERE, BalancedTask, Event, State, Task
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -35,6 +35,8 @@ class Scheduler:
         self._ending = ending
         self._engines: dict[EngineId, Engine] = {}  # those that take work
         self.dependents: dict[TaskId, dict[TaskId, BalancedTask]] = {}
+        self.on_cached_end: Callable[[BalancedTask], Iterator[Effect]] = _nothing
+        self.on_cached_adoption: Callable[[BalancedTask], object] = _nothing
         self.deadlines = Deadlines()
         self.ahead = Ahead(ledger)
 
@@ -54,21 +56,27 @@ class Scheduler:
         if placement.follow is not None and placement.follow.tasks:
             task.follow = Location(placement.follow)
             self._await(task, task.follow, placement.follow)
-        self._start_clock(task)
         if task.after is None and task.follow is None:
-            return self._place(task)
+            return self.begin(task)
+        self.start_clock(task)
         self._ledger.queue.held[task.id] = task
         return self._consider(task)
+
+    def begin(self, task: BalancedTask) -> Iterator[Effect]:
+        """Place *task*, which depends on no other."""
+        self.start_clock(task)
+        return self._place(task)
 
     def _await(self, task: BalancedTask, condition: Condition, dependency: Dependency) -> None:
         for name in dict.fromkeys(map(TaskId, dependency.tasks)):
             ended = self._ledger.ended_record(name)
             if ended is not None:
-                condition.note(name, ended.succeeded, ended.engine)
+                condition.note(name, ended.succeeded, ended.engine, ended.failed)
             else:
                 self.dependents.setdefault(name, {})[task.id] = task
 
-    def _start_clock(self, task: BalancedTask) -> None:
+    def start_clock(self, task: BalancedTask) -> None:
+        """Let the time begin in which *task* must start."""
         if task.timeout_s > 0:
             self.deadlines.set(task, self._ledger.now + task.timeout_s)
 
@@ -103,12 +111,18 @@ class Scheduler:
             chosen = ledger.choose(choice.among, choice.without)
             if chosen is None:
                 return
-            task, engine = ledger.queue.pop(group), self._engines[chosen]
+            engine = self._engines[chosen]
+            if group.near:
+                task, engine = matched(group, engine, self._engines)
+                ledger.queue.discard(task)
+            else:
+                task = ledger.queue.pop(group)
             self.deadlines.clear(task)
             task.assign(engine)
+            ledger.hand_out(task)
             ledger.load(task, engine)
             self.ahead.given(engine)
-            run = Run(task.id, task.op, [chosen], list(task.contents), task.attempt)
+            run = Run(task.id, task.op, [engine.id], list(task.contents), task.attempt)
             yield from ledger.to_agent(engine.agent, run)
 
     def adopt(self, task: BalancedTask, engine: Engine, attempt: int) -> bool:
@@ -127,8 +141,11 @@ class Scheduler:
         task.attempt = attempt
         task.note_used(attempt)
         task.assign(engine)
+        self._ledger.hand_out(task)
         engine.adopted += 1
         self._ledger.load(task, engine)
+        if task.cache is not None:
+            self.on_cached_adoption(task)
         return True
 
     def _is_past(self, task: BalancedTask, attempt: int) -> bool:
@@ -158,10 +175,12 @@ class Scheduler:
         """Tell those who depend on *task* how it ended."""
         if isinstance(task, BalancedTask):
             self._unregister(task)
+            if task.cache is not None:
+                yield from self.on_cached_end(task)
         for dependent in self.dependents.pop(task.id, {}).values():
             for condition in (dependent.after, dependent.follow):
                 if condition is not None and task.id in condition.pending:
-                    condition.note(task.id, task.succeeded, task.engine)
+                    condition.note(task.id, task.succeeded, task.engine, task.failed)
             if dependent.id in self._ledger.queue.held:
                 yield from self._consider(dependent)
 
@@ -233,12 +252,13 @@ class Scheduler:
 
     def _try_again(self, task: BalancedTask, engine: Engine, failure: Failure) -> Iterator[Effect]:
         task.last_failure = f"{failure.ename}: {failure.evalue}"
+        engine.freed = self._ledger.now
         self._ending.unload(task, engine)
         task.requeue()
         return self._wait_again(task)
 
     def _wait_again(self, task: BalancedTask) -> Iterator[Effect]:
-        self._start_clock(task)
+        self.start_clock(task)
         if task.follow is None:
             return self._place(task, again=True)
         self._ledger.queue.held[task.id] = task
@@ -247,10 +267,16 @@ class Scheduler:
     def expire(self) -> Iterator[Effect]:
         """Fail the tasks that have waited too long, take back those that wait behind long ones."""
         for task in self.deadlines.expired(self._ledger.now):
-            what = "its dependencies were not met" if task.id in self._ledger.queue.held else "no engine was free"
+            what = self._waited_for(task)
             last = f"; before that: {task.last_failure}" if task.last_failure else ""
             yield from self.drop(task, "TaskTimeout", f"{what} within {task.timeout_s:g} s{last}")
         yield from self.ahead.recall()
+
+    def _waited_for(self, task: BalancedTask) -> str:
+        queue = self._ledger.queue
+        if task.id in queue.hoping:
+            return "an equal task that runs did not end"
+        return "its dependencies were not met" if task.id in queue.held else "no engine was free"
 
     def next_deadline(self) -> float | None:
         """Return when ``expire`` has something to do."""
@@ -297,3 +323,7 @@ class Scheduler:
     def _serve_all(self) -> Iterator[Effect]:
         for group in sorted(self._ledger.queue.groups.values(), key=Group.head):
             yield from self._hand_out(group)
+
+
+def _nothing(task: BalancedTask) -> Iterator[Effect]:  # noqa: ARG001 - that of nobody
+    return iter(())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 from ippmpi.core.engine import Engine, EngineState
-from ippmpi.ids import TaskId
+from ippmpi.ids import EngineId, TaskId
 from ippmpi.wire.messages import Dependency
+
+MOST_NAMED = 8
+"""How many engines a reason names."""
 
 
 class Verdict(Enum):
@@ -29,11 +33,11 @@ class Condition:
         self.accepted = not self.pending  # a condition on nothing is met
         self.reason = ""
 
-    def note(self, task: TaskId, succeeded: bool, engine: Engine | None) -> None:
-        """Learn how *task* ended, and on which engine (None: on none)."""
+    def note(self, task: TaskId, succeeded: bool, engine: Engine | None, failed: Sequence[EngineId] = ()) -> None:
+        """Learn how *task* ended, on which engine (None: on none, or on several), and which of them *failed*."""
         self.pending.discard(task)
         wanted = self.dependency.success if succeeded else self.dependency.failure
-        problem = self._place(task, engine) if wanted else f"task {task} {'succeeded' if succeeded else 'failed'}"
+        problem = self._place(task, engine) if wanted else _ended_wrongly(task, succeeded, engine, failed)
         if problem:
             self.reason = problem
         else:
@@ -51,6 +55,16 @@ class Condition:
 
     def _place(self, task: TaskId, engine: Engine | None) -> str:  # noqa: ARG002 - for Location
         return ""
+
+
+def _ended_wrongly(task: TaskId, succeeded: bool, engine: Engine | None, failed: Sequence[EngineId]) -> str:
+    what = f"task {task} {'succeeded' if succeeded else 'failed'}"
+    if engine is not None:
+        return f"{what} on {engine}"
+    if not failed:
+        return what
+    shown = ", ".join(map(str, failed[:MOST_NAMED])) + (", ..." if len(failed) > MOST_NAMED else "")
+    return f"{what} on engine{'s' if len(failed) > 1 else ''} {shown}"
 
 
 class Location(Condition):

@@ -74,6 +74,7 @@ class Direct:
 
     def _give(self, task: Task, engines: list[Engine]) -> None:
         task.move_all([engine.id for engine in engines], Event.ASSIGN)
+        self._ledger.hand_out(task)
         if engines and len(task.parts) == 1:
             task.engine = engines[0]
         self._ledger.load_all(task, engines)

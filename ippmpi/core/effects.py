@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ippmpi.ids import Peer, TaskId
-from ippmpi.wire.messages import Content, Message
+from ippmpi.wire.messages import CacheKey, Content, Message
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -54,7 +54,23 @@ class Originals(msgspec.Struct, frozen=True):
     tasks: list[str]
 
 
+class Cached(msgspec.Struct, frozen=True):
+    """Which results are cached, those used last first: at most *limit*, of functions called *name* (empty: all)."""
+
+    limit: int = 1000
+    name: str = ""
+
+
+class Uncache(msgspec.Struct, frozen=True):
+    """Drop cached results: with these *digests*, of functions with these *names*; or *everything*."""
+
+    digests: list[str] = []
+    names: list[str] = []
+    everything: bool = False
+
+
 Job = History | Search | Purge | Originals
+CacheJob = Cached | Uncache
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -118,11 +134,11 @@ class Look(msgspec.Struct, frozen=True, gc=False):
 
 
 class Consult(msgspec.Struct, frozen=True, gc=False):
-    """Have the store do *job* for *peer*, and answer its question *request* with the outcome."""
+    """Have the store, or the cache, do *job* for *peer*, and answer its question *request* with the outcome."""
 
     peer: Peer
     request: int
-    job: Job
+    job: Job | CacheJob
 
 
 class Retell(msgspec.Struct, frozen=True, gc=False):
@@ -138,10 +154,24 @@ class Retell(msgspec.Struct, frozen=True, gc=False):
     live: frozenset[TaskId]
 
 
+class Recall(msgspec.Struct, frozen=True, gc=False):
+    """Look for a cached result for *task*, and tell ``Hub.recalled`` what was found."""
+
+    task: TaskId
+    digest: str
+
+
+class Remember(msgspec.Struct, frozen=True, gc=False):
+    """Put the value *content* into the cache, once it is whole."""
+
+    key: CacheKey
+    content: Content
+
+
 class Stop(msgspec.Struct, frozen=True, gc=False):
     """End the controller, in good order."""
 
     reason: str
 
 
-Effect = Send | Keep | Release | Replay | Shelve | Look | Consult | Retell | Stop
+Effect = Send | Keep | Release | Replay | Shelve | Look | Consult | Retell | Recall | Remember | Stop

@@ -84,6 +84,8 @@ class Ending:
         ledger.outcomes[state] += 1
         if engine is not None:
             self.unload(task, engine)
+            if event is not Event.ABORT:
+                engine.freed = ledger.now
             engine.completed += 1
             engine.recent.append(task.id)
 
@@ -94,7 +96,9 @@ class Ending:
         engines = [ledger.engines[place] for place in places]
         ledger.unload_all(task, engines)
         self.touch_all(engines)
+        now = ledger.now
         for engine in engines:
+            engine.freed = now
             engine.completed += 1
             engine.recent.append(name)
 

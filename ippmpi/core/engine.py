@@ -54,8 +54,8 @@ class Engine:
     """One process of one rank. A restarted rank is another Engine, also when it gets the same id."""
 
     __slots__ = (
-        "adopted", "agent", "ahead", "balanced", "completed", "direct", "host", "id", "joined", "moved", "pace_s",
-        "pid", "rank", "recent", "state", "world",
+        "adopted", "agent", "ahead", "balanced", "brought", "completed", "direct", "freed", "host", "id", "joined",
+        "moved", "pace_s", "pid", "rank", "recent", "state", "world",
     )  # fmt: skip
 
     def __init__(self, agent: Peer, world: WorldId, record: EngineRecord, recent: int) -> None:
@@ -74,6 +74,8 @@ class Engine:
         self.ahead = 1  # how many balanced tasks it may hold
         self.pace_s = 0.0  # what one takes, see ``ahead.py``
         self.moved = 0.0  # when it got its first one, or ended one
+        self.freed = 0.0  # when it ended something
+        self.brought: tuple[TaskId, ...] = ()  # what it had, in its order, when the hub came back
         self.adopted = 0  # balanced tasks that it had when the hub came back
         self.recent: deque[TaskId] = deque(maxlen=recent)
 

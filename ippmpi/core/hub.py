@@ -11,11 +11,13 @@ from typing import cast
 
 from ippmpi.core.archive import QUESTIONS, Archive
 from ippmpi.core.balanced import Scheduler
+from ippmpi.core.caching import Caching
 from ippmpi.core.control import Control
 from ippmpi.core.direct import Direct
-from ippmpi.core.effects import Effect, Keep, Release, Send
+from ippmpi.core.effects import Effect, Keep, Release, Remember, Send
 from ippmpi.core.ending import Ending, event_of
 from ippmpi.core.engine import Engine
+from ippmpi.core.exchange import Exchange
 from ippmpi.core.intake import check, problem
 from ippmpi.core.ledger import Ledger, release
 from ippmpi.core.limits import Limits
@@ -25,7 +27,7 @@ from ippmpi.core.policy import Policy
 from ippmpi.core.queries import Queries
 from ippmpi.core.relay import Relay
 from ippmpi.core.restoring import Past, Restoring
-from ippmpi.core.task import HANDED, BalancedTask, State, Task
+from ippmpi.core.task import HANDED, BalancedTask, Event, State, Task
 from ippmpi.core.uploads import Uploads
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import EngineId, Peer, TaskId
@@ -46,10 +48,12 @@ class Hub:
         self.ledger = Ledger(policy, limits)
         self.ending = Ending(self.ledger)
         self.scheduler = Scheduler(self.ledger, self.ending)
+        self.caching = Caching(self.ledger, self.ending, self.scheduler)
         self._orphans = Orphans(self.ledger)
         self._direct = Direct(self.ledger, self.ending, self._orphans)
-        self._restoring = Restoring(self.ledger, self.scheduler, self._direct, self._orphans)
-        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring)
+        self._restoring = Restoring(self.ledger, self.scheduler, self.caching, self._direct, self._orphans)
+        self.exchange = Exchange(self.ledger)
+        self._membership = Membership(self.ledger, self.ending, self.scheduler, self._restoring, self.exchange)
         self._control = Control(self.ledger, self.scheduler, self._membership)
         self._queries = Queries(self.ledger)
         self._archive = Archive(self.ledger)
@@ -99,6 +103,11 @@ class Hub:
         yield from self._uploads.failed(task, content, reason)
         yield from self.scheduler.settle()
 
+    def recalled(self, task: TaskId, content: m.Content | None, now: float) -> Iterator[Effect]:
+        """Learn what the cache has for *task* (None: nothing); *now*: seconds since the epoch."""
+        yield from self.caching.recalled(task, content, now)
+        yield from self.scheduler.settle()
+
     def stored(self, change: m.EnginesChanged) -> Iterator[Effect]:
         """Go on with engines that joined: the ``Keep`` that told of it is in the store, or will never be."""
         yield from self._membership.stored(change)
@@ -144,6 +153,8 @@ class Hub:
             yield from release(message.contents)
             return
         yield Keep(TaskId(message.task), message)
+        if message.op == "keep":
+            self.ledger.clients[peer].keeps = True
         found = problem(message, self.ledger)
         if found is not None:
             yield from self._refuse(peer, message, found)
@@ -152,7 +163,8 @@ class Hub:
             self.ledger.add(balanced)
             balanced.begin_at(self._orphans.least_attempt(balanced.id))
             if not self._restoring.adopt(balanced, self._orphans.holders(balanced.id)):
-                yield from self.scheduler.start(balanced, message)
+                begin = self.scheduler.start if message.cache is None else self.caching.hope
+                yield from begin(balanced, message)
         else:
             task = self._direct.make(peer, message)
             self.ledger.add(task)
@@ -202,6 +214,8 @@ class Hub:
             return
         event = event_of(message)
         if isinstance(task, BalancedTask):
+            if task.cache is not None and event is Event.FINISH:
+                yield Remember(task.cache, message.content)
             yield from self.scheduler.reply(task, self.ledger.engines[place], message, event)
         else:
             yield from self.ending.end(task, place, event, message)
@@ -230,6 +244,19 @@ class Hub:
         """Pass on what a task shows."""
         self._check_speaker(peer, message.engine)
         return self._relay.published(message)
+
+    def on_fetch(self, peer: Peer, message: m.Fetch) -> Iterator[Effect]:
+        """Pass on an engine's question for what another one has."""
+        self._check_speaker(peer, message.engine)
+        return self.exchange.ask(message)
+
+    def on_fetched(self, peer: Peer, message: m.Fetched) -> Iterator[Effect]:
+        """Pass on the answer."""
+        return self.exchange.answer(peer, message)
+
+    def on_free(self, peer: Peer, message: m.Free) -> Iterator[Effect]:
+        """Tell engines what they may let go."""
+        return self.exchange.free(peer, message)
 
     def on_abort(self, peer: Peer, message: m.Abort) -> Iterator[Effect]:
         """Take back tasks that have not started."""

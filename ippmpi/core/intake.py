@@ -7,9 +7,10 @@ from collections import Counter
 from ippmpi.core.ledger import Ledger
 from ippmpi.errors import ProtocolError
 from ippmpi.ids import TaskId
-from ippmpi.wire.messages import Dependency, Placement, Submit
+from ippmpi.wire.messages import CacheKey, Dependency, Placement, Submit
 
 LARGEST_ID = 1 << 31
+LONGEST_DIGEST = 128
 
 
 def check(message: Submit, ledger: Ledger) -> None:
@@ -21,6 +22,8 @@ def check(message: Submit, ledger: Ledger) -> None:
     limits = ledger.limits
     if not 0 < len(message.task) <= limits.name or not message.task.isprintable():
         raise ProtocolError(f"a task id of {len(message.task)} characters; {limits.name} may be printed")
+    if message.cache is not None and len(message.cache.name) > limits.label:
+        raise ProtocolError(f"task {message.task}: a cache key with a name of {len(message.cache.name)} characters")
     if len(message.op) > limits.name or len(message.label) > limits.label:
         raise ProtocolError(
             f"task {message.task}: op of {len(message.op)} and label of {len(message.label)} characters; "
@@ -39,6 +42,8 @@ def problem(message: Submit, ledger: Ledger) -> tuple[str, str] | None:
     """Return the kind and text of the failure of *message*, or None if it is fine."""
     if message.placement is not None:
         return _problem_balanced(message, message.placement, ledger) or _problem_limits(message, ledger)
+    if message.cache is not None:
+        return "ProtocolError", "a cached task with targets; a placement would be right"
     targets, contents = len(message.targets), len(message.contents)
     if not targets:
         return "NoEnginesRegistered", "no target engines were named"
@@ -55,6 +60,8 @@ def _problem_balanced(message: Submit, placement: Placement, ledger: Ledger) -> 
         return "ProtocolError", f"{len(message.targets)} targets for a balanced task; candidates would be right"
     if len(message.contents) != 1:
         return "ProtocolError", f"{len(message.contents)} contents for a balanced task; 1 would be right"
+    if message.cache is not None and (found := _problem_key(message.cache, placement)):
+        return "ProtocolError", found
     for name, dependency in (("after", placement.after), ("follow", placement.follow)):
         found = _problem_dependency(message.task, dependency, ledger) if dependency is not None else ""
         if found:
@@ -64,6 +71,14 @@ def _problem_balanced(message: Submit, placement: Placement, ledger: Ledger) -> 
         if several:
             return "InvalidDependency", f"follow: task {several[0]} has several targets, one is needed"
     return None
+
+
+def _problem_key(key: CacheKey, placement: Placement) -> str:
+    if not 0 < len(key.digest) <= LONGEST_DIGEST or not key.digest.isascii() or not key.digest.isalnum():
+        return f"a cache key with a digest of {len(key.digest)} characters; up to {LONGEST_DIGEST}, hexadecimal"
+    if placement.after is not None or placement.follow is not None:
+        return "a cached task with a dependency: what it would find then is not part of its key"
+    return ""
 
 
 def _problem_dependency(task: str, dependency: Dependency, ledger: Ledger) -> str:

@@ -23,7 +23,9 @@ def check(hub: Hub) -> None:
     _check_peers(ledger)
     _check_queue(hub)
     _check_dependents(hub)
+    _check_caching(hub)
     _check_bounds(ledger)
+    _check_exchange(hub)
 
 
 def _check_task(task: Task, ledger: Ledger, waiting: set[int]) -> None:
@@ -95,6 +97,24 @@ def _check_dependents(hub: Hub) -> None:
         assert dependents, f"nobody waits for {name}, but it is listed"
         for task in dependents.values():
             assert hub.ledger.tasks.get(task.id) is task, f"{task.id} waits for {name}, but has ended"
+
+
+def _check_caching(hub: Hub) -> None:
+    ledger, caching = hub.ledger, hub.caching
+    for digest, name in caching.leaders.items():
+        assert name in ledger.tasks, f"{name} leads those with the key {digest}, but has ended"
+    for digest, followers in caching.followers.items():
+        assert followers, f"nobody follows for the key {digest}, but it is listed"
+        assert digest in caching.leaders, f"{list(followers)} follow nobody"
+        for task in followers.values():
+            assert ledger.tasks.get(task.id) is task, f"{task.id} follows {caching.leaders[digest]}, but has ended"
+
+
+def _check_exchange(hub: Hub) -> None:
+    for asking, question in hub.exchange.asked.items():
+        assert question.engine == asking, f"{question} is filed under engine {asking}"
+        assert asking in hub.ledger.engines, f"engine {asking}, which is gone, waits for an answer"
+        assert question.holder in hub.ledger.engines, f"engine {asking} waits for {question.holder}, which is gone"
 
 
 def _check_bounds(ledger: Ledger) -> None:

@@ -21,12 +21,13 @@ from ippmpi.wire.messages import Content, Display, Message, Output, Published, R
 
 @dataclass(slots=True)
 class Client:
-    """A client that may come back; ``tasks`` are its tasks that have not ended."""
+    """A client that may come back; ``tasks``: those that have not ended; ``keeps``: some left values on engines."""
 
     peer: Peer
     about: dict[str, str] = field(default_factory=dict)
     connected: bool = True
     tasks: dict[TaskId, Task] = field(default_factory=dict)
+    keeps: bool = False
 
 
 @dataclass(slots=True)
@@ -66,9 +67,15 @@ class Ledger:
         self.queue = Queue()
         self.held_bytes = 0
         self.followers: dict[TaskId, dict[Peer, None]] = {}
+        self.leaders: dict[str, TaskId] = {}  # of tasks whose results are cached, by their digests
         self._serials = count()
 
     # --- tasks ---
+
+    def hand_out(self, task: Task) -> None:
+        """Note that *task* is handed to engines now, behind all that they have."""
+        task.turn = next(self._serials)
+        task.given = self.now
 
     def next_serial(self) -> int:
         """Return a number that is larger than all before."""
@@ -91,8 +98,9 @@ class Ledger:
         if client is None:
             return  # nobody is left who may ask
         del client.tasks[task.id]
-        several = len(task.parts) > 1
-        self.ended[task.id] = Ended(task.owner, task.succeeded, task.engine, several, task.printed)
+        several, succeeded = len(task.parts) > 1, task.succeeded
+        failed = () if succeeded else task.failed
+        self.ended[task.id] = Ended(task.owner, succeeded, task.engine, several, task.printed, failed)
         if len(self.ended) > self.limits.kept_tasks:
             self.ended.popitem(last=False)
 

@@ -9,6 +9,7 @@ from ippmpi.core.balanced import Scheduler
 from ippmpi.core.effects import Effect, Keep, Send
 from ippmpi.core.ending import Ending, failure
 from ippmpi.core.engine import Engine, EngineEvent, EngineState
+from ippmpi.core.exchange import Exchange
 from ippmpi.core.ledger import Agent, Client, Ledger
 from ippmpi.core.restoring import Restoring
 from ippmpi.core.task import NOWHERE, BalancedTask, Event, State
@@ -42,8 +43,11 @@ class Loss:
 class Membership:
     """Lets peers come and go, and follows up what that means for tasks."""
 
-    def __init__(self, ledger: Ledger, ending: Ending, scheduler: Scheduler, restoring: Restoring) -> None:
+    def __init__(
+        self, ledger: Ledger, ending: Ending, scheduler: Scheduler, restoring: Restoring, exchange: Exchange
+    ) -> None:
         """Share the tables."""
+        self._exchange = exchange
         self._ledger = ledger
         self._ending = ending
         self._scheduler = scheduler
@@ -71,6 +75,7 @@ class Membership:
                 yield from self._scheduler.drop(task, "TaskAborted", "its client is gone", event=Event.ABORT)
         for name in [name for name, ended in self._ledger.ended.items() if ended.owner == peer]:
             del self._ledger.ended[name]
+        yield from self._exchange.client_gone(client)
 
     def agent_connected(self, peer: Peer) -> None:
         """Enter an agent, or note that it is back."""
@@ -203,6 +208,7 @@ class Membership:
         yield from self._scheduler.leave([loss.engine for loss in known])
         for loss in known:
             yield from self._fail_tasks(loss)
+        yield from self._exchange.lost([loss.engine.id for loss in known])
 
     def _strike(self, loss: Loss) -> bool:
         """Take the engine out of the tables; return whether clients knew it."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from ippmpi.core.engine import Engine
 from ippmpi.core.ledger import spans
-from ippmpi.core.queue import ANYWHERE, Choice
+from ippmpi.core.queue import ANYWHERE, Choice, Group
 from ippmpi.core.task import BalancedTask
 from ippmpi.ids import EngineId
 
 Engines = Mapping[EngineId, Engine]
+
+MOST_OVERTAKING = 32
+"""How many tasks may overtake one because they have data on the engine that is free, and how far back these are."""
 
 
 def choice_of(task: BalancedTask, engines: Engines) -> Choice | None:
@@ -27,6 +31,36 @@ def choice_of(task: BalancedTask, engines: Engines) -> Choice | None:
     fresh = among - _ids(tried, engines)
     allowed = fresh or among - _ids(task.refused_by, engines)
     return Choice(allowed) if allowed else None
+
+
+def matched(group: Group, free: Engine, engines: Engines) -> tuple[BalancedTask, Engine]:
+    """Return which task of *group* starts now, and where, if the policy has chosen the engine *free*.
+
+    The first one goes to an idle engine that has its data. If there is none, *free* takes it, unless a task close
+    behind has data there: that may overtake it, a few times.
+    """
+    tasks = iter(group.tasks.values())
+    head = next(tasks)
+    near = _idle_near(head, group.choice, engines)
+    if near is not None or not head.near or head.overtaken >= MOST_OVERTAKING:
+        return head, near or free
+    for task in islice(tasks, MOST_OVERTAKING):
+        if free.id in task.near:
+            head.overtaken += 1
+            return task, free
+    return head, free
+
+
+def _idle_near(task: BalancedTask, choice: Choice, engines: Engines) -> Engine | None:
+    """Return the idle engine of *choice* that has most of the data of *task*, None if there is no such one."""
+    among, without = choice
+    for place in task.near:
+        engine = engines.get(EngineId(place))
+        if engine is None or engine.direct or engine.balanced or engine.id in without:
+            continue
+        if among is None or engine.id in among:
+            return engine
+    return None
 
 
 def why_nowhere(task: BalancedTask, engines: Engines) -> str:

@@ -8,10 +8,12 @@ from typing import TypeVar
 import msgspec
 
 from ippmpi.core.engine import Engine
+from ippmpi.core.explaining import explain
 from ippmpi.core.ledger import Ledger, spans
 from ippmpi.core.task import State
 from ippmpi.ids import EngineId, TaskId
 from ippmpi.wire.messages import Answer, Query
+from ippmpi.wire.reasons import Question
 
 T = TypeVar("T")
 
@@ -45,7 +47,9 @@ class Queries:
             return self.queue_status(_decode(message.arguments, QueueArguments) or QueueArguments())
         if message.what == "result_status":
             return self.result_status(_decode(message.arguments, list[str]) or [])
-        others = "results, fetch, history, search, purge, originals"
+        if message.what == "explain":
+            return explain(self._ledger, _decode(message.arguments, Question) or Question())
+        others = "explain, results, fetch, history, search, purge, originals, cached, uncache"
         raise LookupError(f"no query {message.what!r}; have status, queue_status, result_status, {others}")
 
     def status(self) -> dict[str, object]:

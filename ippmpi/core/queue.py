@@ -28,10 +28,14 @@ ANYWHERE = Choice()
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Ready tasks with one choice of engines, the next one first (an OrderedDict pops its first key in O(1))."""
+    """Ready tasks with one choice of engines, the next one first (an OrderedDict pops its first key in O(1)).
+
+    ``near``: some may have data on an engine.
+    """
 
     choice: Choice
     tasks: OrderedDict[TaskId, BalancedTask] = field(default_factory=OrderedDict)
+    near: bool = False
 
     def head(self) -> int:
         """Return when its first task was submitted, as a serial number."""
@@ -39,11 +43,12 @@ class Group:
 
 
 class Queue:
-    """All waiting tasks. A task is held, or in exactly one group; groups are never empty."""
+    """All waiting tasks. A task is held, hoping, or in exactly one group; groups are never empty."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.held: dict[TaskId, BalancedTask] = {}
+        self.hoping: dict[TaskId, BalancedTask] = {}  # for a cached result, or for one of an equal task that runs
         self.groups: dict[Choice, Group] = {}
         self._open: dict[Choice, Group] = {}  # those without ``among``
         self._of_engine: dict[EngineId, dict[Choice, Group]] = {}
@@ -51,11 +56,12 @@ class Queue:
 
     def __len__(self) -> int:
         """Count the waiting tasks."""
-        return len(self.held) + len(self._where)
+        return len(self.held) + len(self.hoping) + len(self._where)
 
     def __iter__(self) -> Iterator[BalancedTask]:
         """Yield every waiting task."""
         yield from self.held.values()
+        yield from self.hoping.values()
         for group in self.groups.values():
             yield from group.tasks.values()
 
@@ -68,6 +74,8 @@ class Queue:
         """Add a ready task; *first*: before all others of its group, as it has waited already."""
         group = self.groups.get(choice) or self._make(choice)
         group.tasks[task.id] = task
+        if task.near:
+            group.near = True
         if first:
             group.tasks.move_to_end(task.id, last=False)
         self._where[task.id] = group
@@ -85,7 +93,8 @@ class Queue:
         """Take out *task* wherever it waits."""
         group = self._where.pop(task.id, None)
         if group is None:
-            self.held.pop(task.id, None)
+            if self.held.pop(task.id, None) is None:
+                self.hoping.pop(task.id, None)
             return
         del group.tasks[task.id]
         if not group.tasks:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ippmpi.core.balanced import Scheduler
+from ippmpi.core.caching import Caching
 from ippmpi.core.direct import Direct
 from ippmpi.core.effects import Effect, Replay, Send
 from ippmpi.core.engine import Engine, EngineEvent, EngineState
@@ -73,10 +74,13 @@ class Past:
 class Restoring:
     """Fills the tables from the past, then lets agents and clients return."""
 
-    def __init__(self, ledger: Ledger, scheduler: Scheduler, direct: Direct, orphans: Orphans) -> None:
+    def __init__(
+        self, ledger: Ledger, scheduler: Scheduler, caching: Caching, direct: Direct, orphans: Orphans
+    ) -> None:
         """Share the tables."""
         self._ledger = ledger
         self._scheduler = scheduler
+        self._caching = caching
         self._direct = direct
         self._orphans = orphans
         self._restored = False
@@ -125,7 +129,8 @@ class Restoring:
         if message.placement is not None:
             balanced = self._scheduler.make(past.owner, message)
             ledger.add(balanced)
-            yield from self._scheduler.start(balanced, message)
+            begin = self._scheduler.start if message.cache is None else self._caching.hope
+            yield from begin(balanced, message)
             return
         task = self._direct.make(past.owner, message)
         ledger.add(task)
@@ -165,6 +170,7 @@ class Restoring:
         self._untold.pop(engine, None)
 
     def _learn(self, engine: Engine, helds: Sequence[Held]) -> None:
+        engine.brought = tuple(TaskId(held.task) for held in helds if not held.absent)
         for held in helds:
             if 0 <= held.attempt <= MOST_ATTEMPTS:
                 self._note(held, engine)

@@ -16,6 +16,10 @@ NOWHERE = EngineId(-1)
 """Where a balanced task is while it waits, and the engine of a failure that happened on none."""
 
 
+MOST_NEAR = 16
+"""Engines that are looked at because they have data of a task."""
+
+
 class State(Enum):
     """How far one part of a task is."""
 
@@ -52,6 +56,7 @@ class Event(Enum):
 
 TRANSITIONS = {
     (State.WAITING, Event.ASSIGN): State.RUNNING,
+    (State.WAITING, Event.FINISH): State.DONE,  # its result was cached
     (State.WAITING, Event.FAIL): State.FAILED,
     (State.WAITING, Event.ABORT): State.ABORTED,
     (State.RUNNING, Event.RECALL): State.RECALLED,
@@ -85,19 +90,35 @@ ENDS = frozenset(event for (_, event), state in TRANSITIONS.items() if state in 
 class Task:
     """One request of one client: its parts by engine, and what is needed until they have ended."""
 
-    __slots__ = ("attempt", "contents", "engine", "id", "op", "open", "owner", "parts", "printed")
+    __slots__ = (
+        "attempt",
+        "contents",
+        "engine",
+        "given",
+        "id",
+        "label",
+        "op",
+        "open",
+        "owner",
+        "parts",
+        "printed",
+        "turn",
+    )
 
     def __init__(self, owner: Peer, message: Submit, places: Sequence[EngineId], contents: Sequence[Content]) -> None:
         """Start with every part WAITING; *contents* are those that must be kept until the end."""
         self.id = TaskId(message.task)
         self.owner = owner
         self.op = message.op
+        self.label = message.label
         self.contents = contents
         self.parts = dict.fromkeys(places, State.WAITING)
         self.open = len(self.parts)
         self.engine: Engine | None = None  # the last one that it was handed to, unless there are several
         self.printed = 0
         self.attempt = 0  # how often it was taken back to the queue
+        self.turn = 0  # when it was handed out last, as a serial number that orders what engines have
+        self.given = 0.0  # the same as a time
 
     def move(self, part: EngineId, event: Event) -> State:
         """Apply *event* to one part, or raise ProtocolError if it cannot happen now."""
@@ -130,13 +151,19 @@ class Task:
         """Whether every part is DONE."""
         return set(self.parts.values()) == {State.DONE}
 
+    @property
+    def failed(self) -> tuple[EngineId, ...]:
+        """The engines on which it ended, and not well."""
+        bad = ENDED - {State.DONE}
+        return tuple(part for part, state in self.parts.items() if state in bad and part != NOWHERE)
+
 
 class BalancedTask(Task):
     """A task with one part, which the hub places; it may wait, move and be tried again."""
 
     __slots__ = (
-        "after", "candidates", "deadline", "failed_on", "follow", "granted", "inline_bytes", "last_failure",
-        "least_attempt", "refused_by", "retries", "serial", "timeout_s",
+        "after", "cache", "candidates", "deadline", "failed_on", "follow", "granted", "inline_bytes", "last_failure",
+        "least_attempt", "near", "overtaken", "refused_by", "retries", "serial", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, owner: Peer, message: Submit, serial: int) -> None:
@@ -145,6 +172,7 @@ class BalancedTask(Task):
         placement = message.placement
         assert placement is not None
         self.serial = serial
+        self.cache = message.cache
         self.candidates = None if placement.candidates is None else frozenset(map(EngineId, placement.candidates))
         self.retries = self.granted = placement.retries
         self.timeout_s = placement.timeout_s
@@ -153,6 +181,8 @@ class BalancedTask(Task):
         self.follow: Location | None = None
         self.failed_on: frozenset[Engine] = frozenset()  # to be avoided while another engine qualifies
         self.refused_by: frozenset[Engine] = frozenset()  # UnmetDependency: never again
+        self.near = placement.near[:MOST_NEAR]  # engines that have its data, the most first
+        self.overtaken = 0  # by tasks that have data where it could have gone
         self.last_failure = ""
         self.least_attempt = 0  # of the next one: earlier ones were seen by engines before the hub was restarted
         self.inline_bytes = sum(len(content.inline) for content in message.contents)
@@ -184,10 +214,14 @@ class BalancedTask(Task):
 
 @dataclass(slots=True)
 class Ended:
-    """What is remembered of a task that has ended. ``engine`` is None if it ran on none, or on several."""
+    """What is remembered of a task that has ended. ``engine`` is None if it ran on none, or on several.
+
+    ``failed``: the engines on which it ended, and not well.
+    """
 
     owner: Peer
     succeeded: bool
     engine: Engine | None
     several: bool
     printed: int
+    failed: tuple[EngineId, ...] = ()

@@ -27,6 +27,9 @@ class Interrupts:
         """Call *on_terminate* (in the main thread, between any two instructions) when SIGTERM comes."""
         self.task = ""
         self._named = ""
+        self._deferred = ""
+        self._struck: BaseException | None = None
+        self._wake: Callable[[], None] = _nothing
         self._on_terminate = on_terminate
         self._main = threading.main_thread().ident or 0
 
@@ -50,12 +53,40 @@ class Interrupts:
         self._named = task
         signal.pthread_kill(self._main, signal.SIGINT)
 
+    def defer(
+        self, drive: Callable[[Callable[[], bool]], None], until: Callable[[], bool], wake: Callable[[], None]
+    ) -> None:
+        """Have *drive*, which is our own code, wait for *until*; main thread only.
+
+        An interrupt of the task that comes meanwhile ends that (*wake* has it look), and is raised here.
+        """
+        task, self._wake, self._struck = self.task, wake, None
+        self._deferred, self.task = task, ""  # in this order: one that comes in between is raised at once
+        try:
+            drive(lambda: self._struck is not None or until())
+        finally:
+            self.task = task
+            self._deferred = ""
+        struck, self._struck = self._struck, None
+        if struck is not None:
+            raise struck
+
+    def _strike(self, error: BaseException) -> None:
+        if self.task:
+            raise error
+        if self._deferred:
+            self._struck = error
+            self._wake()
+
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
         named, self._named = self._named, ""
-        if self.task and named in ("", self.task):
-            raise KeyboardInterrupt
+        if named in ("", self.task or self._deferred):
+            self._strike(KeyboardInterrupt())
 
     def _on_terminate_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
         self._on_terminate()
-        if self.task:
-            raise SystemExit("the engine was told to end (SIGTERM)")
+        self._strike(SystemExit("the engine was told to end (SIGTERM)"))
+
+
+def _nothing() -> None:
+    """Do nothing: nobody sleeps."""

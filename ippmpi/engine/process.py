@@ -23,6 +23,7 @@ import msgspec
 from ippmpi import binding, config, datapub
 from ippmpi.connection import host_prefix, load, node_folder, on_this_host
 from ippmpi.engine.agents import Successors, ensure_agent, replace_agent
+from ippmpi.engine.exchange import Exchange
 from ippmpi.engine.interrupts import HANDLED, Interrupts
 from ippmpi.engine.mpi import WorldFacts, names, world_facts
 from ippmpi.engine.namespace import Namespace
@@ -38,11 +39,15 @@ from ippmpi.identity import host_name, identify
 from ippmpi.net.conversation import Delivery
 from ippmpi.net.link import Dial, LinkState, LinkThread
 from ippmpi.net.loop import Timer
+from ippmpi.wire.handles import set_resolver
 from ippmpi.wire.messages import (
     Assigned,
     ContentReady,
     Display,
     EngineReady,
+    Fetch,
+    Fetched,
+    Free,
     Message,
     Published,
     Reply,
@@ -132,12 +137,18 @@ class Engine:
             interrupts=self._interrupts,
         )
         self._runner.folder = str(place.folder) if place.shared else ""
+        self._runner.kept.cluster = place.key[:16]
+        self._exchange = exchange = Exchange(self._runner.kept, self, self._runner.folder)
+        set_resolver(exchange.resolve)
         self._requests = requests = Requests(self._runner, self._send, self._interrupts.interrupt)
         self._handlers: dict[type[Message], Callable[[Delivery], None]] = {
             Run: requests.on_run,
             Revoke: requests.on_revoke,
-            Assigned: requests.on_assigned,
-            ContentReady: requests.on_content_ready,
+            Assigned: self._on_assigned,
+            ContentReady: self._on_content_ready,
+            Fetch: exchange.on_fetch,
+            Fetched: exchange.on_fetched,
+            Free: exchange.on_free,
             StopEngine: self._on_stop_engine,
         }
         self._ended_because = ""
@@ -242,6 +253,20 @@ class Engine:
         message = Display(self._runner.task, self._runner.engine, data)
         self._link.call_soon(partial(self._link.conversation.send, message))
 
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Wait in the main thread, for what is heard on the link, while a task runs; it may be interrupted."""
+        self._interrupts.defer(
+            self._link.drive, lambda: until() or self._requests.stopped, lambda: self._link.call_soon(self._wake)
+        )
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Have *call* called by the loop; any thread."""
+        self._link.call_soon(call)
+
+    def send(self, message: Message, on_ack: Callable[[], None] | None = None) -> None:
+        """Send a message; the loop only."""
+        self._link.conversation.send(message, on_ack=on_ack)
+
     def _send_published(self, message: Published) -> None:
         self._link.conversation.send(message)
 
@@ -265,6 +290,18 @@ class Engine:
         assert isinstance(message, StopEngine)
         self._ended_because = message.reason
         self._requests.on_stop_engine(delivery)
+
+    def _on_assigned(self, delivery: Delivery) -> None:
+        self._requests.on_assigned(delivery)
+        self._runner.kept.engine = self._runner.engine
+
+    def _on_content_ready(self, delivery: Delivery) -> None:
+        message = delivery.message
+        assert isinstance(message, ContentReady)
+        if self._exchange.content_ready(message):
+            delivery.done()
+        else:
+            self._requests.on_content_ready(delivery)
 
     def _send(self, reply: Reply, memory: int | None = None) -> None:
         task, attempt = reply.task, self._requests.replied(reply.task)
@@ -291,6 +328,7 @@ class Engine:
                 if waiting:
                     self._link.loop.call_later(RENEW_S, lambda: self._requests.give_up(waiting))
                 self._link.conversation.send(self._introduction(), urgent=True)
+                self._exchange.agent_changed()
         elif state is LinkState.CONNECTING:
             self._wait_for_agent(ALONE_S)
             if not self._requests.stopped:

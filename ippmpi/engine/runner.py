@@ -11,6 +11,7 @@ import msgspec
 from ippmpi import clock
 from ippmpi.engine.failures import describe
 from ippmpi.engine.interrupts import Interrupts
+from ippmpi.engine.kept import Keeping
 from ippmpi.engine.memory import Unread, store
 from ippmpi.engine.mpi import WorldFacts
 from ippmpi.engine.namespace import Namespace
@@ -42,6 +43,7 @@ class Runner:
     Attributes:
         engine: this engine's id in the cluster, -1 until it is assigned.
         task: the task that runs now, or "".
+        kept: what tasks have left here.
         folder: where a large result may become a file that a controller on this host takes over, or "".
     """
 
@@ -66,8 +68,10 @@ class Runner:
         self._shell = shell
         self._output = output
         self._pid = os.getpid()
+        self.kept = Keeping(world, facts, self._pid)
         self._operations: dict[str, Callable[[Any], object]] = {
             "apply": self.apply,
+            "keep": self.keep,
             "execute": self.execute,
             "push": self.push,
             "pull": self.pull,
@@ -131,6 +135,11 @@ class Runner:
         self._shell.start_if_imported()
         return function(*arguments, **keywords)
 
+    def keep(self, call: Call) -> object:
+        """Call a function as ``apply`` does, and keep its value here; the result says what that is."""
+        self.kept.engine = self.engine
+        return self.kept.keep(self.task, self.apply(call))
+
     def execute(self, request: object) -> object:
         """Run code in the shell: ``{"code", "silent", "filename"}``."""
         wanted = cast("dict[str, str]", request)
@@ -155,7 +164,8 @@ class Runner:
         return self._namespace.pull(wanted)
 
     def clear(self, nothing: object) -> object:  # noqa: ARG002 - every operation takes one value
-        """Forget all names but the initial ones."""
+        """Forget all names but the initial ones, and what tasks have left here."""
+        self.kept.clear()
         self._namespace.clear(self._shell.reset if self._shell.started else None)
         return None
 

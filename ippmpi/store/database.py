@@ -54,6 +54,10 @@ DISPLAY = ""
 
 ADD_REQUEST = "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0, ?, ?)"
 
+ADD_ENDED = """INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
+ON CONFLICT (task) DO UPDATE SET finished = coalesce(finished, excluded.finished), message = excluded.message"""
+"""One that is written together with its only reply; much faster than ``ADD_REQUEST`` and ``CLOSE_REQUEST``."""
+
 ADD_REPLY = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 ADD_OUTPUT = """INSERT INTO outputs SELECT ?1, ?2, ?3, ?4
@@ -117,8 +121,8 @@ class Database:
         self._db.execute(f"PRAGMA max_page_count = {limits.file_bytes // page}")
         if restore:
             (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+            if found != "ok" or not _has_our_tables(self._db):
+                raise sqlite3.DatabaseError(found if found != "ok" else "its tables are not those of a store")
         else:
             self._db.execute("UPDATE requests SET lost = 1, finished = ? WHERE finished IS NULL", (clock.now(),))
             self._db.execute("DELETE FROM replies WHERE task NOT IN (SELECT task FROM requests)")
@@ -142,11 +146,12 @@ class Database:
             sqlite3.Error: nothing was written.
         """
         records = list(records)
-        requests, replies, closed, added = _rows(records)
+        requests, ended, replies, closed, added = _rows(records)
         outputs = _output_rows(records, closed)
         marks = [(task, client_of(task), clock.now(), ROW_BYTES) for task in lost]
         with self._transaction() as db:
             db.executemany(ADD_REQUEST, requests)
+            db.executemany(ADD_ENDED, ended)
             db.executemany(ADD_REPLY, replies)
             db.executemany(ADD_OUTPUT, outputs)
             db.executemany(CLOSE_REQUEST, [(task, size, clock.now()) for task, size in closed.items()])
@@ -155,7 +160,7 @@ class Database:
                 if type(message) is EnginesChanged:
                     db.executemany(ADD_ENGINE, [(r.id, msgspec.msgpack.encode(r)) for r in message.joined])
                     db.executemany(DROP_ENGINE, [(engine,) for engine in message.left])
-        self._count += len(requests) + len(marks)
+        self._count += len(requests) + len(ended) + len(marks)
         self._bytes += added + sum(closed.values())
 
     @contextlib.contextmanager
@@ -264,31 +269,62 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _has_our_tables(db: sqlite3.Connection) -> bool:
+    """Say whether the tables have the columns that they should: SQLite cannot know that a name of one is damaged."""
+    query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    with contextlib.closing(sqlite3.connect(":memory:")) as right:
+        right.executescript(SCHEMA)
+        return db.execute(query).fetchall() == right.execute(query).fetchall()
+
+
+_Request = tuple[str, str, str, str, str, int, float, int, bytes]
+"""Task, client, op, label, targets, expected, submitted, size, message."""
+
+
 def _rows(
     records: Iterable[tuple[float, Kept]],
-) -> tuple[list[tuple[object, ...]], list[Row], dict[str, int], int]:
-    """Return the rows of requests and of replies, the bytes by which each request grows, and those of new ones."""
-    to_json = msgspec.json.encode
-    requests: list[tuple[object, ...]] = []
+) -> tuple[list[_Request], list[tuple[object, ...]], list[Row], dict[str, int], int]:
+    """Return the rows of requests, of those that have ended, and of replies; the bytes by which each request that is
+    there grows, and those of new ones.
+    """  # fmt: skip
+    requests: dict[str, _Request] = {}
+    ended: list[tuple[object, ...]] = []
     replies: list[Row] = []
     closed: dict[str, int] = {}
     added = 0
+    now = clock.now()
     for at, m in records:
         if type(m) is Submit:
-            targets = to_json(m.targets).decode()
-            expected = len(m.targets) if m.placement is None else 1
-            message = encode(m)
-            size = len(targets) + len(m.label) + ROW_BYTES + (len(message) if len(message) <= SMALL else 0)
-            requests.append((m.task, client_of(m.task), m.op, m.label, targets, expected, at, size, message))
-            added += size
+            row = _request_row(m, at)
+            requests[m.task] = row
+            added += row[7]
             if any(content.transfer for content in m.contents):
                 closed.setdefault(m.task, 0)  # it is written when its contents are whole; it may have ended by then
         elif isinstance(m, Reply | Replies):
-            row = row_of_bundle(m) if isinstance(m, Replies) else row_of(m)
-            replies.append(row)
-            kept = len(row[3] or b"") + len(row[2] or "") + ROW_BYTES
-            closed[m.task] = closed.get(m.task, 0) + kept
-    return requests, replies, closed, added
+            reply = row_of_bundle(m) if isinstance(m, Replies) else row_of(m)
+            replies.append(reply)
+            kept = len(reply[3] or b"") + len(reply[2] or "") + ROW_BYTES
+            new = requests.get(m.task)
+            if new is not None and new[5] == 1 and m.task not in closed:
+                del requests[m.task]
+                ended.append(_ended_row(new, now, kept))
+                added += kept
+            else:
+                closed[m.task] = closed.get(m.task, 0) + kept
+    return list(requests.values()), ended, replies, closed, added
+
+
+def _request_row(m: Submit, at: float) -> _Request:
+    targets = msgspec.json.encode(m.targets).decode() if m.targets else "[]"
+    expected = len(m.targets) if m.placement is None else 1
+    message = encode(m)
+    size = len(targets) + len(m.label) + ROW_BYTES + (len(message) if len(message) <= SMALL else 0)
+    return m.task, client_of(m.task), m.op, m.label, targets, expected, at, size, message
+
+
+def _ended_row(request: _Request, finished: float, grows: int) -> tuple[object, ...]:
+    *first, size, message = request
+    return *first, finished, size + grows, message if len(message) <= SMALL else None
 
 
 def _output_rows(records: Iterable[tuple[float, Kept]], closed: dict[str, int]) -> list[tuple[object, ...]]:

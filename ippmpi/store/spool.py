@@ -122,7 +122,7 @@ class Spool:
     def __init__(self, folder: Path, limit_bytes: int = SPOOL_BYTES) -> None:
         """Use *folder* (on a local disk; made if missing). See ``reopen`` and ``tidy`` for what is in it already."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._limit = limit_bytes
         self._files: set[SpoolFile] = set()
         self.used_bytes = 0
@@ -161,7 +161,7 @@ class Spool:
         if os.fstat(fd).st_nlink:
             raise OSError(errno.EEXIST, "the file has a name already")
         path = self._path(key)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:  # with a descriptor of the folder, since link(2) alone would not follow the link in /proc
             os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
         finally:
@@ -176,6 +176,16 @@ class Spool:
                 "fit: wait for earlier work, or raise the setting spool_bytes",
             )
 
+    def rename(self, path: Path, key: int, size: int) -> SpoolFile:
+        """Make the file of *size* bytes at *path*, in this folder, the content named *key*. Raises OSError."""
+        self._check_room(size)
+        path.rename(self._path(key))
+        file = self.reopen(key, size)
+        if file is None:
+            self._path(key).unlink(missing_ok=True)
+            raise OSError(errno.EIO, f"it has not {size} bytes")
+        return file
+
     def reopen(self, key: int, size: int) -> SpoolFile | None:
         """Return the content of *size* bytes that an earlier controller has named *key*; None if it is not whole."""
         path = self._path(key)
@@ -189,7 +199,7 @@ class Spool:
         return self._enter(SpoolFile(path, fd, size, self._forget, size))
 
     def _path(self, key: int) -> Path:
-        return self._folder / f"{PREFIX}{key}"
+        return self.folder / f"{PREFIX}{key}"
 
     def _enter(self, file: SpoolFile) -> SpoolFile:
         self._files.add(file)
@@ -198,13 +208,13 @@ class Spool:
 
     def last_key(self) -> int:
         """Return the largest key in use, also of what an earlier controller has left; 0 if there is none."""
-        names = [path.name.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*")]
+        names = [path.name.removeprefix(PREFIX) for path in self.folder.glob(f"{PREFIX}*")]
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def tidy(self) -> None:
         """Remove what an earlier controller has left and nobody has reopened."""
         used = {file.path for file in self._files}
-        for path in self._folder.glob(f"{PREFIX}*"):
+        for path in self.folder.glob(f"{PREFIX}*"):
             if path not in used:
                 path.unlink(missing_ok=True)
 

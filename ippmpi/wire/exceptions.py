@@ -26,7 +26,7 @@ _DEEP = 8
 _TUPLE = 1  # code of a msgpack extension: a list that was a tuple
 _SCALARS = frozenset({type(None), bool, float, str, bytes})
 _HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was not written in C
-_OWN = frozenset({"ename", "evalue", "traceback", "engine_info", "origin", "__notes__"})
+_OWN = frozenset({"ename", "evalue", "traceback", "engine_info", "origin", "was_shown", "__notes__"})
 
 _NEVER = frozenset(
     {

@@ -91,6 +91,22 @@ def travelling(function: FunctionType) -> dict[str, object]:
     }
 
 
+def is_plain(function: FunctionType) -> bool:
+    """Say whether the code of *function* is all there is to it, so that its pickle never changes."""
+    code = function.__code__
+    name, variables = code.co_name, function.__globals__
+    if function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__:
+        return False
+    if function.__name__ != name or function.__qualname__ != code.co_qualname or function.__annotations__:
+        return False
+    if function.__module__ != "__main__" or getattr(function, "__type_params__", None):
+        return False
+    documentation = code.co_consts[0] if code.co_consts else None
+    if function.__doc__ != (documentation if isinstance(documentation, str) else None):
+        return False
+    return not any(each in variables and each not in _OF_THE_MODULE for each in _referenced(code))
+
+
 def reduce_function(function: FunctionType, main: MainGlobals, variables: dict[str, object]) -> Reduced:
     """Return how to rebuild *function*, with *variables* as its travelling globals, for ``reducer_override``."""
     code = function.__code__

@@ -70,7 +70,7 @@ class Failure(Record, frozen=True):
     """Why there is no value. ``kind`` is ``"code"`` when the task's own code raised.
 
     Other kinds name a class of ``errors.py`` (``EngineError``, ``TaskAborted``, ``TaskTimeout``,
-    ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``, ``ResultNotKept``).
+    ``ImpossibleDependency``, ``InvalidDependency``, ``UnmetDependency``, ``ResultNotKept``, ``HandleError``).
 
     ``types`` (``module:qualified name``) and ``made`` say what kind of exception the code raised, see
     ``wire/exceptions.py``; both are empty if nobody should make one of that type.
@@ -99,13 +99,26 @@ class Dependency(Record, frozen=True):
 
 
 class Placement(Record, frozen=True):
-    """Where and when a balanced task may run."""
+    """Where and when a balanced task may run. ``near``: engines that have its data, so they are better if idle."""
 
     candidates: list[int] | None = None
     after: Dependency | None = None
     follow: Dependency | None = None
     timeout_s: float = 0.0
     retries: int = 0
+    near: list[int] = []
+
+
+class CacheKey(Record, frozen=True):
+    """Under which the result of a balanced task is kept for calls that are equal, and found again.
+
+    ``digest``: hexadecimal, of all that the result depends on, as far as the client knows. ``name``: the function's,
+    for people. ``engineless``: the client knows of no engine, so without a cached result the task fails.
+    """
+
+    digest: str
+    name: str = ""
+    engineless: bool = False
 
 
 # --- client -> hub -------------------------------------------------------------------------------
@@ -115,9 +128,12 @@ class Submit(Message, frozen=True):
     """Do *op* on every engine of ``targets``, or, with a ``placement``, on one engine of the hub's choice.
 
     ``contents`` has one entry for all targets, or one per target (scatter, map), in their order.
-    ``op`` is a name of ``engine/runner.py``'s table: apply, execute, push, pull, clear. ``seen`` is the highest
+    ``op`` is a name of ``engine/runner.py``'s table: apply, keep, execute, push, pull, clear. ``seen`` is the highest
     ``EngineRecord.joined`` that the client knew: a target that joined later is another process than it meant, and may
     not run what an earlier one may have run already. -1: whoever is there.
+
+    With a ``cache`` (only with a ``placement``) the result may be that of an equal call before: then its ``Reply`` is
+    a success on engine -1.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -128,6 +144,7 @@ class Submit(Message, frozen=True):
     label: str = ""
     placement: Placement | None = None
     seen: int = -1
+    cache: CacheKey | None = None
 
 
 class Abort(Message, frozen=True):
@@ -147,6 +164,20 @@ class Interrupt(Message, frozen=True):
     tasks: list[str]
 
 
+class Free(Message, frozen=True):
+    """Let go of what was kept: of each of ``tasks`` on the engine in the same place of ``engines``.
+
+    The hub sends it to the agents that these engines are behind, and one with ``client`` to all agents when that
+    client, which has kept something, has left for good: then it is all that this one's tasks have left anywhere, or
+    would still leave.
+    """
+
+    ROUTE: ClassVar[str] = "client -> hub, hub -> agent, agent -> engine"
+    tasks: list[str]
+    engines: list[int]
+    client: str = ""
+
+
 class SendSignal(Message, frozen=True):
     """Deliver a POSIX signal to engines, at once, whatever they do. ``targets`` None: all."""
 
@@ -159,10 +190,11 @@ class SendSignal(Message, frozen=True):
 class Query(Message, frozen=True):
     """Ask the hub. ``arguments`` are msgpack; ``what`` is ``status``, ``queue_status``, ``result_status``, or:
 
+    ``explain`` says why tasks have no result yet (``wire/reasons.py`` has question and answer).
     ``results`` lists stored requests of all clients; ``history``, ``search``, ``purge`` and ``originals`` are for the
-    store alone (``core/effects.py`` has their arguments). ``fetch`` (a list of task ids) has all their replies and
-    output sent to who asks, first what is stored, then what still comes; the answer, ids that are not known, follows
-    what is stored.
+    store alone, ``cached`` and ``uncache`` for the cache (``core/effects.py`` has their arguments). ``fetch`` (a list
+    of task ids) has all their replies and output sent to who asks, first what is stored, then what still comes; the
+    answer, ids that are not known, follows what is stored.
     """
 
     ROUTE: ClassVar[str] = "client -> hub"
@@ -377,6 +409,29 @@ class Display(Message, frozen=True):
     task: str
     engine: int
     data: bytes
+
+
+class Fetch(Message, frozen=True):
+    """``engine`` needs what ``task`` has kept on ``holder``, for a task that runs on it.
+
+    ``number`` counts its questions: only the answer to the last one is of use. One may be asked again.
+    """
+
+    ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> agent, agent -> engine"
+    engine: int
+    number: int
+    holder: int
+    task: str
+
+
+class Fetched(Message, frozen=True):
+    """The answer to ``Fetch``: a copy of the value, or a ``failure``, on its way to ``engine``."""
+
+    ROUTE: ClassVar[str] = "engine -> agent, agent -> hub, hub -> agent, agent -> engine"
+    engine: int
+    number: int
+    content: Content
+    failure: Failure | None = None
 
 
 class Published(Message, frozen=True):

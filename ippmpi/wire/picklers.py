@@ -81,10 +81,10 @@ def dumps(value: object, pickler: str = "auto") -> tuple[memoryview, list[pickle
 
     Raises whatever the value's own reducers raise; TypeError or PicklingError from pickle itself.
     """
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return memoryview(pickle.dumps(value, PROTOCOL)), [], {}
     try:
-        if pickler != "auto" or _by_value_modules():
+        if pickler != "auto" or sends_by_value():
             raise _NotPlain
         return _attempt(_PlainPickler, value, Travels())
     except Exception:  # the next attempt will fail with the same, or a better, error
@@ -123,14 +123,14 @@ def _dump(
     return file
 
 
-_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 """What most tasks return; nothing in these needs a pickler of our own, which takes longer to make than to use."""
 
 SMALL = 1024
 """Buffers up to so many bytes stay inside the pickle, where a part of their own would cost more."""
 
 
-def _by_value_modules() -> bool:
+def sends_by_value() -> bool:
     """Say whether the user told cloudpickle to send some module's functions by value."""
     cloudpickle = sys.modules.get("cloudpickle")
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())

@@ -3,6 +3,9 @@
 A blob: little-endian u32 number of parts, u32 pickler (its place in ``PICKLERS``), u64 size of each part; then the
 parts, each at the next multiple of 64 bytes. Part 0 is a pickle (protocol 5); the others are its out-of-band
 buffers (the memory of arrays), so that arrays are aligned views into the blob.
+
+A call of a plain function (``plain.py``) with simple arguments has ``CALL`` in the place of the pickler, the function
+as part 0 and ``(args, kwargs)`` as part 1.
 """
 
 from __future__ import annotations
@@ -17,18 +20,25 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ippmpi.errors import ProtocolError
+from ippmpi.wire import plain
 from ippmpi.wire.functions import get_home
-from ippmpi.wire.picklers import PICKLERS, dumps
+from ippmpi.wire.handles import noting
+from ippmpi.wire.picklers import PICKLERS, PROTOCOL, SCALARS, dumps
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from ippmpi.wire.handles import Handle
 
 ALIGNMENT = 64
 
 LARGE = 1_000_000
 """A global that travels with a function and has more bytes than this is worth a warning."""
 
+CALL = 0x100
+
 _HEADER = struct.Struct("<II")
+_CALL_HEADER = struct.Struct("<IIQQ40x")  # two parts, the first at byte 64
 _PLAIN_HEADER = struct.Struct("<IIQ48x")  # one part, at byte 64
 _SIZE = 8
 
@@ -37,15 +47,21 @@ NONE = _PLAIN_HEADER.pack(1, 0, 4) + b"\x80\x05N."
 
 
 class Blob(NamedTuple):
-    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order."""
+    """A value as bytes: ``parts`` are header, paddings and buffers (views of the user's memory), in order.
+
+    ``handles``: those in it, if it was packed by ``pack_noting``; what they stand for must stay until it has arrived.
+    """
 
     parts: Sequence[bytes | memoryview]
     size: int
+    handles: tuple[Handle, ...] = ()
 
     def join(self) -> bytes:
         """Return the flat blob; copies."""
         return b"".join(self.parts)
 
+
+_NO_ARGUMENTS = pickle.dumps(((), {}), PROTOCOL)
 
 _usual: ContextVar[str] = ContextVar("pickler", default="auto")
 
@@ -67,16 +83,8 @@ def pack(value: object, pickler: str = "") -> Blob:
     with the globals that they read; a large one of these is warned about once. Raises what pickling raises (TypeError,
     PicklingError, or whatever a class's own reducer raises).
     """
-    usual = _usual.get()
-    if pickler in ("", usual):
-        pickler = usual
-        pickled, buffers, travelled = dumps(value, usual)
-    else:
-        before = _usual.set(pickler)  # for what packs itself while it is pickled
-        try:
-            pickled, buffers, travelled = dumps(value, pickler)
-        finally:
-            _usual.reset(before)
+    pickler = pickler or _usual.get()
+    pickled, buffers, travelled = _dumped(value, pickler)
     if buffers or pickler != "auto":
         blob = _layout([pickled, *(buffer.raw() for buffer in buffers)], PICKLERS.index(pickler))
     else:
@@ -84,6 +92,41 @@ def pack(value: object, pickler: str = "") -> Blob:
     if travelled and blob.size > LARGE and get_home() is None:
         _warn(travelled)
     return blob
+
+
+def _dumped(value: object, pickler: str) -> tuple[memoryview, list[pickle.PickleBuffer], dict[str, object]]:
+    if pickler == _usual.get():
+        return dumps(value, pickler)
+    before = _usual.set(pickler)  # for what packs itself while it is pickled
+    try:
+        return dumps(value, pickler)
+    finally:
+        _usual.reset(before)
+
+
+def pack_call(function: object, args: tuple[object, ...], kwargs: dict[str, object], pickler: str = "auto") -> Blob:
+    """Return the blob of a call; it unpacks to ``(function, args, kwargs)``, and raises what ``pack`` raises."""
+    simple = pickler == "auto" and not kwargs and all(type(value) in SCALARS for value in args)
+    pickled = plain.pickled(function) if simple else None
+    if pickled is None:
+        return pack((function, args, kwargs), pickler)
+    arguments = pickle.dumps((args, kwargs), PROTOCOL) if args else _NO_ARGUMENTS
+    size = len(pickled)
+    padding = -size % ALIGNMENT
+    header = _CALL_HEADER.pack(2, CALL, size, len(arguments))
+    return Blob((header, pickled, bytes(padding), arguments), ALIGNMENT + size + padding + len(arguments))
+
+
+def pack_noting(value: object, pickler: str = "") -> Blob:
+    """Return what ``pack`` returns, with the handles that went into it."""
+    with noting() as handles:
+        blob = pack(value, pickler)
+    return blob._replace(handles=tuple(handles)) if handles else blob
+
+
+def usual() -> str:
+    """Return which pickler ``pack`` uses in this thread when none is named."""
+    return _usual.get()
 
 
 def _plain(pickled: memoryview) -> Blob:
@@ -115,8 +158,12 @@ def unpack(buffer: Buffer) -> object:
     """
     view = memoryview(buffer).cast("B")
     try:
-        if len(view) >= ALIGNMENT and _PLAIN_HEADER.unpack_from(view) == (1, 0, len(view) - ALIGNMENT):
-            return pickle.loads(view[ALIGNMENT:])
+        if len(view) >= ALIGNMENT:
+            count, pickler, size, second = _CALL_HEADER.unpack_from(view)
+            if count == 1 and pickler == 0 and size == len(view) - ALIGNMENT:
+                return pickle.loads(view[ALIGNMENT:])
+            if pickler == CALL:
+                return _unpack_call(view, count, size, second)
         parts = _parts(view)
         if len(parts) > 1 and view.readonly:
             parts = _parts(memoryview(bytearray(view)))
@@ -131,6 +178,16 @@ def unpack(buffer: Buffer) -> object:
             name=error.name,
             path=error.path,
         ) from error
+
+
+def _unpack_call(view: memoryview, count: int, size: int, rest: int) -> object:
+    end = ALIGNMENT + size
+    start = end + -size % ALIGNMENT
+    if count != 2 or start + rest != len(view):
+        raise ProtocolError(f"not a call: {count} parts, {size} and {rest} bytes long, in {len(view)} bytes")
+    arguments = view[start:]
+    args, kwargs = ((), {}) if arguments == _NO_ARGUMENTS else pickle.loads(arguments)
+    return plain.rebuild(view[ALIGNMENT:end]), args, kwargs
 
 
 def _importer(error: ImportError) -> str:

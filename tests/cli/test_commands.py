@@ -62,9 +62,9 @@ def said(tmp_path: Path) -> str:
 # --- without a cluster ---
 
 
-@pytest.mark.parametrize("command", ["stop", "status"])
+@pytest.mark.parametrize("command", ["stop", "status", "cache list"])
 def test_a_cluster_that_does_not_run_is_exit_code_11(command: str) -> None:
-    done = ippmpi("cluster", command)
+    done = ippmpi("cluster", *command.split())
     assert done.returncode == 11
     assert done.stderr.startswith("not running: no connection file ")
     assert "Traceback" not in done.stderr
@@ -337,6 +337,14 @@ def test_stale_files_are_cleaned(foreground: Callable[..., subprocess.Popen[str]
     done = ippmpi("cluster", "clean")
     assert done.stdout == f"removed {gone}\n"
     assert ippmpi("cluster", "status").returncode == 0
+
+
+def test_force_stops_what_runs_before_it_cleans(profiles: Path) -> None:
+    assert ippmpi("cluster", "start", "--engines=local", "-n", "1", "--daemonize").returncode == 0
+    assert ippmpi("cluster", "clean").stdout == ""
+    assert ippmpi("cluster", "status").returncode == 0
+    assert "stopped cluster ''" in ippmpi("cluster", "clean", "--force").stdout
+    assert left(profiles) == []
 
 
 # --- controller and engine by hand ---

@@ -41,6 +41,7 @@ from ippmpi.wire.messages import (
     Submit,
 )
 from ippmpi.wire.pickling import pack, unpack
+from ippmpi.wire.reasons import Explained, Reason
 
 CHUNK = 50_001  # odd, so that chunks never end where parts do
 
@@ -73,6 +74,7 @@ class FakeHub:
         self.took_s = 0.01  # what engines say of every task
         self.names: dict[int, dict[str, Any]] = {i: {"__name__": "__main__", "engine": i} for i in range(engines)}
         self.aborted: set[str] = set()
+        self.reasons: list[Reason] = []
         self.stored: list[dict[str, object]] = []
         self.replays: dict[str, list[Message]] = {}
         self.silent: set[str] = set()
@@ -105,6 +107,7 @@ class FakeHub:
 
     folder = ""
     peer_pid = 0
+    reachable = True
 
     def inside(self) -> bool:
         return threading.current_thread() is self._thread
@@ -146,11 +149,8 @@ class FakeHub:
         elif isinstance(message, Abort | Interrupt):
             self.aborted |= set([s.task for s in self.submits] if message.tasks is None else message.tasks)
             self.tell(Answer(message.request))
-        elif isinstance(message, Query) and message.what in ("results", "fetch"):
-            self.look_up(message)
         elif isinstance(message, Query):
-            status = {i: {"queue": 0, "tasks": 0, "completed": 1} for i in self.names}
-            self.tell(Answer(message.request, msgspec.msgpack.encode({**status, "unassigned": 0})))
+            self._query(message)
         elif isinstance(message, SendSignal | Shutdown):
             self.tell(Answer(message.request))
         if on_ack is not None:
@@ -158,6 +158,15 @@ class FakeHub:
                 self.call_soon(on_ack)
             else:
                 self.acks.append(on_ack)
+
+    def _query(self, message: Query) -> None:
+        if message.what in ("results", "fetch"):
+            self.look_up(message)
+        elif message.what == "explain":
+            self.tell(Answer(message.request, msgspec.msgpack.encode(Explained(self.reasons))))
+        else:
+            status = {i: {"queue": 0, "tasks": 0, "completed": 1} for i in self.names}
+            self.tell(Answer(message.request, msgspec.msgpack.encode({**status, "unassigned": 0})))
 
     def look_up(self, message: Query) -> None:
         """Answer what ``stored`` says; the test tells what it has to say of a fetched task with ``replay``."""

@@ -241,6 +241,14 @@ def test_a_view_is_an_executor(rc: ipp.Client) -> None:
         executor.submit(abs, 1)
 
 
+def test_a_balanced_view_has_no_namespace(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    for name in ("execute", "run", "push", "pull", "update", "get", "scatter", "gather", "clear"):
+        assert not hasattr(view, name), name
+    with pytest.raises(TypeError):
+        view["a"]
+
+
 def test_views_show_their_candidates_and_size(rc: ipp.Client) -> None:
     assert repr(rc.load_balanced_view()) == "<LoadBalancedView any engine>"
     assert repr(rc.load_balanced_view(2)) == "<LoadBalancedView [2]>"
@@ -275,3 +283,13 @@ def test_no_timeout_is_no_limit(rc: ipp.Client) -> None:
     view = rc.load_balanced_view()
     view.timeout = None
     assert view.apply_sync(abs, -1) == 1
+
+
+def test_metadata_name_the_tasks_that_a_task_waits_for(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    first, second = view.apply_async(abs, -1), view.apply_async(abs, -2)
+    with view.temp_flags(after=[first, second], follow=second):
+        third = view.apply_async(abs, -3)
+    assert (third.metadata.after, third.metadata.follow) == (first.msg_ids + second.msg_ids, second.msg_ids)
+    assert (first.metadata["after"], first["follow"]) == ([], [])
+    assert rc[0].apply_async(abs, -1).metadata.after == []

@@ -128,6 +128,19 @@ def test_waiting_for_engines_can_show_a_bar(rc: ipp.Client, hub: FakeHub, capsys
     assert "5/5" in capsys.readouterr().err
 
 
+def test_in_ipython_a_bar_is_shown_unless_the_environment_says_no(
+    rc: ipp.Client, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ippmpi.client.client.running_shell", object)
+    threading.Timer(0.02, hub.join, [4]).start()
+    rc.wait_for_engines(5, timeout=5)
+    assert "5/5" in capsys.readouterr().err
+    monkeypatch.setenv("IPP_NONINTERACTIVE", "1")
+    threading.Timer(0.02, hub.join, [5]).start()
+    rc.wait_for_engines(6, timeout=5)
+    assert capsys.readouterr().err == ""
+
+
 def test_waiting_for_engines_needs_a_number_unless_there_is_a_cluster(rc: ipp.Client) -> None:
     with pytest.raises(TypeError, match="needs a number"):
         rc.wait_for_engines()

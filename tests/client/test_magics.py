@@ -118,6 +118,17 @@ def test_equal_lines_of_engines_are_one_unless_that_is_switched_off(
     assert "[stdout:2] converged" in capsys.readouterr().out
 
 
+def test_a_program_that_is_not_interactive_gets_no_stream_and_no_bar(
+    rc: ipp.Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPP_NONINTERACTIVE", "1")
+    shell = activated(rc)
+    shell.px("print(engine)")
+    assert capsys.readouterr().out.splitlines() == [f"[stdout:{i}] {i}" for i in range(4)]
+    with pytest.raises(ipp.CompositeError):
+        shell.px("1 // 0")
+
+
 def test_pxconfig_sets_defaults(shell: Shell, hub: FakeHub) -> None:
     configure = shell.magics["line", "pxconfig"]
     configure("--targets 2 --noblock")

@@ -38,7 +38,7 @@ def call(rc: ipp.Client, hub: FakeHub, targets: Any = slice(None)) -> tuple[ipp.
 def test_a_result_waits_for_all_its_engines(manual: Pair) -> None:
     rc, hub = manual
     result, task = call(rc, hub)
-    assert repr(result) == "<AsyncResult(apply): pending>"
+    assert repr(result) == "<AsyncResult(abs): pending>"
     assert not result.ready()
     for engine in (2, 0, 3):
         hub.reply(task, engine, engine * 10)
@@ -51,7 +51,7 @@ def test_a_result_waits_for_all_its_engines(manual: Pair) -> None:
     assert result.successful()
     assert rc.outstanding == set()
     assert result.get_dict() == result.result_dict == {0: 0, 1: 10, 2: 20, 3: 30}
-    assert repr(result) == "<AsyncResult(apply): finished>"
+    assert repr(result) == "<AsyncResult(abs): finished>"
     assert all(incoming.acknowledged == 1 for incoming in hub.incoming)
 
 
@@ -157,7 +157,7 @@ def test_a_lost_engine_is_an_engine_error_and_a_remote_error(manual: Pair) -> No
         result.get(5)
     assert caught.value.ename == "EngineError"
     assert result.status == "error"
-    assert repr(result) == "<AsyncResult(apply): failed>"
+    assert repr(result) == "<AsyncResult(abs): failed>"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,34 @@ def test_the_first_failure_can_be_raised_while_others_are_still_at_work(manual: 
         result.get(5, return_when=ipp.FIRST_EXCEPTION)
     assert caught.value.errors[0].engine_info["engine_id"] == 2
     assert not result.ready()
+
+
+def test_the_first_completed_is_for_wait_and_get_says_so(rc: ipp.Client) -> None:
+    result = rc[:].apply_async(abs, -1)
+    with pytest.warns(UserWarning, match="waits for all"):
+        assert result.get(5, return_when=ipp.FIRST_COMPLETED) == [1] * 4
+    assert result.get(5, return_when=ipp.ALL_COMPLETED) == [1] * 4
+    with pytest.raises(ValueError, match="return_when='SOON'"):
+        result.get(5, return_when="SOON")
+
+
+def test_a_negative_timeout_is_no_limit(rc: ipp.Client) -> None:
+    result = rc[:].apply_async(time.sleep, 0.02)
+    assert result.wait(-1) is True
+    assert result.get(-1) == [None] * 4
+    assert result.get_dict(-1)[3] is None
+    assert result.exception(-1) is None
+    assert result.wait_for_output(-1) is True
+
+
+def test_a_pending_result_is_neither_running_nor_cancelled(manual: Pair) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 0)
+    assert not result.running()
+    result.cancel()
+    assert not result.cancelled()  # it ends as the engine says
+    hub.reply(task, 0, 5)
+    assert result.get(5) == 5
 
 
 def test_waiting_for_some_gives_sets_of_pieces(manual: Pair) -> None:
@@ -369,6 +397,10 @@ def test_times_are_aware_and_add_up(rc: ipp.Client) -> None:
     assert 0 < result.wall_time == result.elapsed < 5
     assert result.serial_time == pytest.approx(0.04, rel=0.01)
     assert result.timedelta(result.submitted, result.received) == pytest.approx(result.wall_time, abs=1e-3)
+    later = [moment + timedelta(seconds=i) for i, moment in enumerate(result.received)]
+    assert result.timedelta(later[0], later, end_key=min) <= 0
+    assert result.timedelta(later, later[3], start_key=max) == pytest.approx(0, abs=1e-6)
+    assert 2 < result.timedelta(min(later), later) < 4
 
 
 def test_times_of_what_has_not_ended_are_a_timeout(manual: Pair) -> None:
@@ -512,8 +544,26 @@ def test_output_is_displayed_in_groups(manual: Pair, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.endswith("[output:1] shown\n[output:0] shown\n")
     result.display_outputs(result_only=True)
     assert "out 0" not in capsys.readouterr().out
-    with pytest.raises(ValueError, match="'type', 'engine', 'order'"):
-        result.display_outputs("colour")
+    pending = rc[0].apply_async(abs, 1)
+    with pytest.raises(ValueError, match="'type', 'engine', 'order'"):  # at once
+        pending.display_outputs("colour")
+    pending.cancel()
+
+
+def test_results_only_are_displayed_in_all_groupings(manual: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    rc, hub = manual
+    result = rc[[1, 0]].execute("x", silent=False)
+    eventually(lambda: hub.submits)
+    task = hub.submits[-1].task
+    for engine in (1, 0):
+        hub.print(task, engine, f"out {engine}\n")
+        hub.display(task, engine, f"shown {engine}")
+        value = {"execution_count": 3, "source": "x", "result": {"text/plain": f"x{engine}"}, "metadata": {}}
+        hub.reply(task, engine, value)
+    of_1, of_0 = (["[output:1] shown 1", "Out[1:3]: x1"], ["[output:0] shown 0", "Out[0:3]: x0"])
+    for groupby, lines in (("type", of_1 + of_0), ("order", of_1 + of_0), ("engine", of_0 + of_1)):
+        result.display_outputs(groupby, result_only=True, fold=False)
+        assert capsys.readouterr().out.splitlines() == lines
 
 
 @pytest.mark.parametrize("groupby", ["engine", "order"])

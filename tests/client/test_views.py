@@ -205,13 +205,20 @@ def test_execute_always_returns_a_result(rc: ipp.Client) -> None:
     assert rc[:]["y"] == [0, 2, 4, 6]
 
 
-def test_execute_that_is_not_silent_gives_out_values_and_output(rc: ipp.Client) -> None:
+def test_execute_that_is_not_silent_gives_out_values_and_output(
+    rc: ipp.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = rc[1].execute("engine + 1", silent=False, block=True)
     reply = result.get()
     assert reply.data == {"text/plain": "2"}
     assert reply.execution_count == 7
     assert repr(reply) == "<ExecuteReply[7]: 2>"
     assert result.execute_result == {"text/plain": "2"}
+    assert (reply.engine_id, reply.metadata.engine_id, reply["status"], reply.status) == (1, 1, "ok", "ok")
+    with pytest.raises(AttributeError, match="no 'speed' in <ExecuteReply"):
+        _ = reply.speed
+    reply.display()
+    assert capsys.readouterr().out == "Out[1:7]: 2\n"
     printed = rc[:].execute("print('hello', engine)", block=True)
     assert printed.stdout == [f"hello {i}\n" for i in range(4)]
     assert printed.get()[2].stdout == "hello 2\n"

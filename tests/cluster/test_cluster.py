@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from ippmpi.launchers.local import Local
 
-from helpers import eventually
+from helpers import PROC, eventually
 from ippmpi import connection, identity
-from ippmpi.cluster import Cluster, ClusterManager, clean, files
+from ippmpi.cluster import Cluster, ClusterManager, clean, clean_cluster_files, files
 from ippmpi.errors import ClusterError, CompositeError, ConnectionFileError, EngineError, LaunchError
 from ippmpi.launching import State
 
@@ -56,6 +57,111 @@ def test_options_are_settings_also_without_the_unit(make: Make) -> None:
 def test_an_unknown_option_is_answered_with_those_that_exist(make: Make) -> None:
     with pytest.raises(TypeError, match=r"no option 'size'; have .*engines"):
         make(size=4)
+
+
+def test_every_option_that_people_know_is_accepted(make: Make, tmp_path: Path) -> None:
+    cluster = make(
+        cluster_file=None,
+        cluster_id="x",
+        config={"Cluster": {"engine_timeout": 7, "n": 2}},
+        controller="local",
+        controller_args=["--hwm=1"],
+        controller_ip="127.0.0.1",
+        controller_location="here",
+        delay=5,
+        engines="local",
+        engine_timeout=9,
+        load_profile=True,
+        log=None,
+        log_level=10,
+        n=None,
+        parent=None,
+        send_engines_connection_env=False,
+        shutdown_atexit=True,
+    )
+    settings = cluster.settings
+    assert (settings.engine_timeout_s, settings.n, settings.log_level) == (9.0, 2, "debug")
+    assert (settings.controller_args, settings.controller_location) == (("--hwm=1",), "here")
+    assert cluster.cluster_file == tmp_path / "profile_p/security/cluster-x.json"
+
+
+def test_the_names_of_launcher_classes_are_understood_but_not_both(make: Make) -> None:
+    assert make(engines=None, engine_launcher_class="MPIEngineSetLauncher").settings.engines == "mpi"
+    assert make(controller_launcher_class="LocalControllerLauncher").settings.controller == "local"
+    with pytest.raises(TypeError, match="'engine_launcher_class' twice"):
+        make(engines="local", engine_launcher_class="mpi")
+    with pytest.raises(ValueError, match=r"controller='slurm': the controller is a process of this machine"):
+        make(controller="slurm")
+
+
+def test_the_files_of_a_profile_count_unless_it_is_not_loaded(make: Make, tmp_path: Path) -> None:
+    profile = tmp_path / "profile_p"
+    profile.mkdir()
+    (profile / "ipcluster_config.py").write_text(
+        "c.Cluster.n = 3\nc.Cluster.engine_timeout = 5\nc.MPILauncher.environment = {'A': 'file', 'B': 'file'}\n"
+    )
+    (profile / "ippmpi.toml").write_text("[cluster]\nengine_timeout_s = 6\n")
+    loaded = make(n=None, environment={"A": "argument"})
+    assert (loaded.settings.n, loaded.settings.engine_timeout_s) == (3, 6.0)
+    assert loaded.environment == {"A": "argument", "B": "file"}
+    assert make().settings.n == 1
+    plain = make(n=None, load_profile=False)
+    assert (plain.settings.n, plain.settings.engine_timeout_s, plain.environment) == (0, 60.0, {})
+
+
+class Special(Local):
+    """A launcher that is no plug-in."""
+
+    name = "special"
+
+
+def test_a_launcher_may_be_a_class_and_other_processes_find_it(make: Make) -> None:
+    cluster = make(engines=Special)
+    cluster.start_cluster_sync()
+    assert isinstance(cluster.engine_set, Special)
+    again = Cluster.from_dict(json.loads(json.dumps(cluster.to_dict())))
+    assert [type(each).__name__ for each in again.engines.values()] == ["Special"]
+
+
+def test_options_for_the_controller_are_those_of_ipcontroller(make: Make) -> None:
+    cluster = make(controller_args=["--nodb", "--hwm=1"], log_level="DEBUG")
+    with cluster as rc:
+        assert rc[:].apply_sync(abs, -3) == [3]
+        assert "note: --hwm is not needed" in Path(cluster.controller_log).read_text()
+        assert cluster.controller is not None
+        words = (PROC / str(cluster.controller.identity.pid) / "cmdline").read_text().replace("\0", " ")
+    assert "ippmpi.controller " in words
+    assert "--store none --log-level debug" in words
+
+
+def test_a_cluster_may_be_written_down_elsewhere_or_not_at_all(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    cluster = make(cluster_file=str(file))
+    cluster.start_cluster_sync()
+    again = Cluster.from_file(file)
+    assert again.cluster_file == file
+    assert again.running
+    cluster.stop_cluster_sync()
+    assert not file.exists()
+    with pytest.raises(FileNotFoundError):
+        Cluster.from_file(file)
+    nowhere = make(cluster_file="", cluster_id="y")
+    nowhere.start_cluster_sync()
+    assert nowhere.cluster_file is None
+    assert nowhere.start_and_connect_sync().ids
+    assert list((nowhere.profile_dir / "security").glob("cluster-*")) == []
+
+
+def test_a_cluster_file_follows_what_the_cluster_does(make: Make) -> None:
+    cluster = make()
+    cluster.start_cluster_sync()
+    assert cluster.cluster_file is not None
+    cluster.remove_cluster_file()
+    cluster.update_cluster_file()
+    assert Cluster.from_file(cluster.cluster_file).running
+    cluster.stop_cluster_sync()
+    cluster.update_cluster_file()
+    assert not cluster.cluster_file.exists()
 
 
 def test_each_cluster_gets_an_id_of_its_own_unless_it_is_named(make: Make) -> None:
@@ -409,6 +515,35 @@ def test_the_manager_lists_running_clusters_of_all_profiles(
     with pytest.raises(KeyError, match="no cluster 'p:y'; have p:x"):
         manager.get_cluster("p:y")
     assert manager.load_clusters(profile="q") == {}
+
+
+def test_the_manager_makes_finds_and_forgets_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    (tmp_path / "profile_a").mkdir()
+    (tmp_path / "profile_b").mkdir()
+    manager = ClusterManager()
+    assert sorted(manager.load_clusters(init_default_clusters=True)) == ["a:", "b:"]
+    assert sorted(manager.load_clusters(profiles=["a"], init_default_clusters=True)) == ["a:"]
+    assert sorted(manager.load_clusters(profile_dirs=[tmp_path / "profile_b"], init_default_clusters=True)) == ["b:"]
+    key, cluster = manager.new_cluster(profile="a", cluster_id="x", n=1)
+    assert key == "a:x"
+    assert manager.get_cluster(key) is cluster
+    with pytest.raises(KeyError, match="there is a cluster 'a:x'"):
+        manager.new_cluster(profile="a", cluster_id="x")
+    manager.remove_cluster(key)
+    with pytest.raises(KeyError, match="no cluster 'a:x'"):
+        manager.remove_cluster(key)
+
+
+def test_files_of_a_running_cluster_are_removed_only_by_force(make: Make, tmp_path: Path) -> None:
+    cluster = make(cluster_id="x")
+    cluster.start_cluster_sync()
+    with pytest.raises(ValueError, match="these clusters run: p:x; stop them before, or use force=True"):
+        clean_cluster_files([cluster.profile_dir])
+    assert cluster.running
+    clean_cluster_files([cluster.profile_dir], force=True)
+    eventually(lambda: not cluster.running)
+    assert left(tmp_path) == []
 
 
 def dead(record: files.ClusterRecord) -> files.ClusterRecord:

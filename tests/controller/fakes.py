@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from ippmpi.controller.controller import Controller
-from ippmpi.core.effects import Effect, Found, Job, Keep
+from ippmpi.core.effects import CacheJob, Effect, Found, Job, Keep
 from ippmpi.net.conversation import Conversation, Delivery
+from ippmpi.store.cachefile import Value
 from ippmpi.store.missed import Missed, Point
 from ippmpi.store.records import RequestRecord, Selection
 from ippmpi.wire.frames import decode_link
@@ -91,6 +93,9 @@ class Brain:
     def content_failed(self, task: str, content: Content, reason: str) -> Iterator[Effect]:
         return self._play("content_failed", task, content, reason)
 
+    def recalled(self, task: str, content: Content | None, now: float) -> Iterator[Effect]:  # noqa: ARG002
+        return self._play("recalled", task, content)
+
     def stored(self, change: EnginesChanged) -> Iterator[Effect]:
         return self._play("stored", change)
 
@@ -146,6 +151,25 @@ class Records:
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done()
+
+
+class Caching:
+    """Holds values in memory, and questions until the test answers them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes | Path] = {}
+        self.questions: list[tuple[str, Path, Callable[[Value | None], None]]] = []
+        self.jobs: list[tuple[CacheJob, Callable[[Found], None]]] = []
+
+    def get(self, digest: str, folder: Path, found: Callable[[Value | None], None]) -> None:
+        self.questions.append((digest, folder, found))
+
+    def put(self, digest: str, name: str, value: bytes | Path, size: int, done: Callback) -> None:  # noqa: ARG002
+        self.values[digest] = value if isinstance(value, bytes) else value.read_bytes()
+        done()
+
+    def consult(self, job: CacheJob, found: Callable[[Found], None]) -> None:
+        self.jobs.append((job, found))
 
 
 class _Wire:

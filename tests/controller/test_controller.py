@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controller.fakes import Brain, Bytes, FakeLoop, Pair, Post, Records
+from controller.fakes import Brain, Bytes, Caching, FakeLoop, Pair, Post, Records
 from ippmpi.controller.absences import Patience
 from ippmpi.controller.contents import REPEAT_S
 from ippmpi.controller.controller import HUNG_S, Controller
@@ -51,11 +51,11 @@ class Scene:
 
     def __init__(self, folder: Path, spool_bytes: int = 10_000_000, *, away_bytes: int = 16 << 20) -> None:
         self.loop, self.brain, self.records, self.post = FakeLoop(), Brain(), Records(), Post()
-        self.spool = Spool(folder, spool_bytes)
+        self.spool, self.caching = Spool(folder, spool_bytes), Caching()
         self.ends = 0
         patience = Patience(away_bytes=away_bytes)
         self.controller = Controller(
-            self.loop, self.brain, self.records, self.spool, patience=patience, on_end=self._on_end
+            self.loop, self.brain, self.records, self.spool, self.caching, patience=patience, on_end=self._on_end
         )
         self.controller.attach(self.post)
         self.client = self.post.add(Pair(CLIENT, "client"))
@@ -650,10 +650,10 @@ def test_a_value_in_the_spool_is_sent_again_after_a_restart(scene: Scene) -> Non
     file.write(0, memoryview(BIG))
     scene.spool.create(6, 10)  # was still arriving
     value = Reply(TASK, 0, Content(size=len(BIG), transfer=5))
-    again = Scene(scene.spool._folder)
+    again = Scene(scene.spool.folder)
     again.records.kept.append(Keep(TASK, value))
     again.controller.restore(Past(spooled=[value]))
-    assert [path.name for path in scene.spool._folder.iterdir()] == ["content-5"]
+    assert [path.name for path in scene.spool.folder.iterdir()] == ["content-5"]
     again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0, 1])])
     again.client.say(StillWaiting([]))
     again.pump()
@@ -753,7 +753,7 @@ def test_a_content_put_into_its_givers_file_is_the_spool_s_own_and_is_handed_on(
     scene.client.chunks = 1
     source = Placing(file)
     message = scene.submit(handing(scene.client, source))
-    (stored,) = scene.spool._folder.glob("content-*")
+    (stored,) = scene.spool.folder.glob("content-*")
     assert stored.stat().st_size > 0
     assert not scene.records.kept, "what is stored is whole"
     scene.client.chunks = 1000
@@ -863,7 +863,7 @@ def test_a_result_that_was_handed_over_is_restored(scene: Scene, file: HandedFil
     stored = scene.records.kept[0].message
     assert isinstance(stored, Reply)
     assert stored.content.path == ""
-    again = Scene(scene.spool._folder)
+    again = Scene(scene.spool.folder)
     again.records.kept.append(Keep(TASK, stored))
     again.controller.restore(Past(spooled=[stored]))
     again.on(StillWaiting, lambda peer, _: [Replay(peer, TASK, [0])])
@@ -879,7 +879,7 @@ def test_what_an_earlier_controller_took_over_is_copied_by_the_next_one(scene: S
     scene.client.local(os.getpid())
     scene.client.chunks = 1
     scene.submit(handing(scene.client, Placing(file)))
-    again = Scene(scene.spool._folder)
+    again = Scene(scene.spool.folder)
     again.controller.restore(Past())
     again.client.local(os.getpid())
     source = Placing(file)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ippmpi.core.effects import Effect, Keep, Release, Send, Stop
+from ippmpi.core.effects import Effect, Keep, Recall, Release, Remember, Send, Stop
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
 from ippmpi.core.limits import Limits
@@ -14,6 +14,7 @@ from ippmpi.ids import EngineId, Peer, TaskId
 from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Answer,
+    CacheKey,
     Content,
     EngineLost,
     EngineRecord,
@@ -94,14 +95,20 @@ class House:
         name: str = "",
         contents: list[Content] | None = None,
         placement: Placement | None = None,
+        cache: str = "",
     ) -> str:
-        """Submit a task, balanced unless *targets* are given; return its id."""
+        """Submit a task, balanced unless *targets* are given, under the key *cache* if there is one; return its id."""
         self._names += 1
         name = name or f"{peer.partition(':')[2]}-{self._names}"
         if targets is None:
             placement = placement or Placement()
-        self.handle(peer, Submit(name, "apply", targets or [], contents or [INLINE], placement=placement))
+        key = CacheKey(cache, "f") if cache else None
+        self.handle(peer, Submit(name, "apply", targets or [], contents or [INLINE], placement=placement, cache=key))
         return name
+
+    def recalled(self, task: str, content: Content | None = None) -> list[Effect]:
+        """Say what the cache has for *task*."""
+        return self.took(self.hub.recalled(TaskId(task), content, 5.0))
 
     def reply(
         self, task: str, engine: int, failure: Failure | None = None, *, content: Content | None = None
@@ -158,6 +165,14 @@ class House:
     def kept(self) -> list[Message]:
         """Return the messages that were just put into the store."""
         return [effect.message for effect in self.last if isinstance(effect, Keep)]
+
+    def recalls(self) -> list[tuple[str, str]]:
+        """Return for which tasks the cache was just asked, and under which digests."""
+        return [(effect.task, effect.digest) for effect in self.last if isinstance(effect, Recall)]
+
+    def remembered(self) -> list[tuple[str, Content]]:
+        """Return what was just to be cached, by digests."""
+        return [(effect.key.digest, effect.content) for effect in self.last if isinstance(effect, Remember)]
 
     def stopped(self) -> bool:
         return any(isinstance(effect, Stop) for effect in self.last)

@@ -84,6 +84,11 @@ def events(life: Life, c: Chance) -> list[tuple[int, Callable[[], Any]]]:
                 c.client(), c.flag(), c.random.randint(2, 6), c.maybe(lambda: c.some(c.engine, 3, 1))
             ),
         ),
+        (
+            3,
+            lambda: life.submit_cached(c.client(), c.flag(), c.some(lambda: c.random.choice("abc"), 5, 1), c.flag()),
+        ),
+        (4, lambda: life.cache_answers(c.number(), c.flag(), c.flag())),
         (1, lambda: life.submit_again(c.number(), c.client())),
         (3, lambda: life.take_back(c.client(), c.maybe(lambda: c.some(c.number, 3)), c.flag(), c.maybe(lambda: [0]))),
         (1, lambda: life.signal_or_stop(c.client(), c.random.random() < 0.9, c.maybe(lambda: c.some(c.engine, 2)))),
@@ -126,6 +131,7 @@ def live(seed: object, count: int = EVENTS_OF_LIFE) -> int:
         life.only_contents_of_live_tasks_are_spooled()
         life.every_agent_gets_direct_work_in_the_order_of_the_hub()
         life.the_policy_knows_the_load()
+        life.every_task_has_a_true_reason()
     life.teardown()
     return count
 

@@ -122,7 +122,7 @@ def test_a_dependency_on_what_has_ended_already_is_decided_at_once() -> None:
     assert where(house) == [(task, 1)]
     task = house.submit(placement=Placement(after=Dependency([good, bad])))
     assert house.failures() == [(task, -1, "ImpossibleDependency")]
-    assert house.texts() == [f"task {bad} failed"]
+    assert house.texts() == [f"task {bad} failed on engine 1 (rank 1 of w on h1, pid 101)"]
 
 
 def test_a_task_follows_others_to_their_engine() -> None:

@@ -14,18 +14,19 @@ SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-5, 5) | st
 VALUES = SCALARS | st.lists(SCALARS, max_size=3)
 
 
-def _operand(operator: str) -> st.SearchStrategy[Any]:
+def operand(operator: str, values: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[Any]:
+    """Return what an operator may be asked with, about *values*."""
     if operator in ("$in", "$nin", "$all"):
-        return st.lists(SCALARS, max_size=4)
+        return st.lists(SCALARS if values is VALUES else values, max_size=4)
     if operator == "$mod":
         return st.tuples(st.integers(1, 4) | st.integers(-4, -1), st.integers(-3, 3)).map(list)
     if operator == "$glob":
         return st.sampled_from(["*", "x*", "?", "", "[xy]", "y[*]"])
-    return st.booleans() if operator == "$exists" else VALUES
+    return st.booleans() if operator == "$exists" else values
 
 
 TESTS = st.lists(st.sampled_from(sorted(OPERATORS)), min_size=1, max_size=3, unique=True).flatmap(
-    lambda names: st.fixed_dictionaries({name: _operand(name) for name in names})
+    lambda names: st.fixed_dictionaries({name: operand(name) for name in names})
 )
 QUERIES = st.dictionaries(st.sampled_from(KEYS), VALUES | TESTS, max_size=3)
 RECORDS = st.fixed_dictionaries(dict.fromkeys(KEYS, VALUES))

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.house import agent, records
-from ippmpi.core.effects import Effect, Keep, Release, Send, Shelve
+from core.truth import judge
+from ippmpi.core.effects import Effect, Keep, Recall, Release, Remember, Send, Shelve
 from ippmpi.core.engine import EngineState
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
@@ -28,6 +29,7 @@ from ippmpi.ids import EngineId, Peer, TaskId
 from ippmpi.policies.leastload import LeastLoad
 from ippmpi.wire.messages import (
     Abort,
+    CacheKey,
     Content,
     Dependency,
     Display,
@@ -35,6 +37,9 @@ from ippmpi.wire.messages import (
     EnginesChanged,
     Failure,
     Farewell,
+    Fetch,
+    Fetched,
+    Free,
     Interrupt,
     Message,
     Output,
@@ -95,6 +100,8 @@ class Life(RuleBasedStateMachine):
         self.refused: set[tuple[str, int]] = set()  # task, pid of the engine that must not be asked again
         self.kept: Counter[tuple[str, str, int]] = Counter()
         self.sessions: Counter[Peer] = Counter()
+        self.recalls: list[str] = []  # tasks for which the cache was asked
+        self.keys_of: dict[str, str] = {}
 
     # --- reading what the hub asks for ---
 
@@ -108,6 +115,8 @@ class Life(RuleBasedStateMachine):
                 self.spool.remove(effect.content.transfer)
             elif isinstance(effect, Keep):
                 self.keep(effect)
+            elif isinstance(effect, Recall | Remember):
+                self.ask_the_cache(effect)
             elif isinstance(effect, Send):
                 assert effect.peer in known | set(self.hub.ledger.clients) | set(self.hub.ledger.agents), effect
                 self.send(effect)
@@ -128,6 +137,13 @@ class Life(RuleBasedStateMachine):
         self.spool -= {content.transfer for content in contents}  # the caller drops them
         return []
 
+    def ask_the_cache(self, effect: Recall | Remember) -> None:
+        if isinstance(effect, Recall):
+            assert self.keys_of[effect.task] == effect.digest
+            self.recalls.append(effect.task)
+        else:
+            assert effect.content.transfer in self.spool | {0}, "it is cached after it was released"
+
     def keep(self, effect: Keep) -> None:
         message = effect.message
         for one in message.replies if isinstance(message, Replies) else [message]:
@@ -140,6 +156,9 @@ class Life(RuleBasedStateMachine):
         elif isinstance(message, Replies):
             for reply in message.replies:
                 self.answered(effect.peer, reply)
+        elif isinstance(message, Fetched) and message.content.transfer:
+            assert message.engine in self.hub.ledger.engines
+            self.spool.remove(message.content.transfer)  # now the controller's, until the agent has it
         elif isinstance(message, Run):
             asked = self.asked[message.task]
             for engine in message.engines:
@@ -301,6 +320,21 @@ class Life(RuleBasedStateMachine):
             message = Submit(self.new_name(peer), "apply", [], [self.spooled(large)], placement=Placement(candidates))
             self.submit(peer, [-1], message)
 
+    @rule(peer=clients, large=flags, digests=st.lists(st.sampled_from("abc"), min_size=1, max_size=5), gone=flags)
+    def submit_cached(self, peer: Peer, large: bool, digests: list[str], gone: bool) -> None:
+        for digest in digests:
+            name = self.new_name(peer)
+            self.keys_of[name] = digest
+            key = CacheKey(digest, "f", gone)
+            message = Submit(name, "apply", [], [self.spooled(large)], placement=Placement(timeout_s=5.0), cache=key)
+            self.submit(peer, [-1], message)
+
+    @rule(number=picks, hit=flags, large=flags)
+    def cache_answers(self, number: int, hit: bool, large: bool) -> None:
+        if self.recalls:
+            task = self.recalls.pop(number % len(self.recalls))
+            self.do(self.hub.recalled(TaskId(task), self.spooled(large) if hit else None, 5.0))
+
     def dependency(self, drawn: Any) -> Dependency | None:
         if drawn is None:
             return None
@@ -415,6 +449,24 @@ class Life(RuleBasedStateMachine):
             message = Display(task, engine, b"1234567890") if picture else Output(task, engine, "stdout", b"hello")
             self.say(peer, message, wrong=self.foreign(peer, engine))
 
+    @rule(number=picks, engine=engine_ids, holder=engine_ids, count=st.integers(1, 3))
+    def engine_asks(self, number: int, engine: int, holder: int, count: int) -> None:
+        peer = self.pick(self.hub.ledger.agents, number)
+        if peer is not None:
+            self.say(peer, Fetch(engine, count, holder, "a-1"), wrong=self.foreign(peer, engine))
+
+    @rule(number=picks, engine=engine_ids, count=st.integers(1, 3), large=flags)
+    def engine_answers(self, number: int, engine: int, count: int, large: bool) -> None:
+        peer = self.pick(self.hub.ledger.agents, number)
+        question = self.hub.exchange.asked.get(EngineId(engine))
+        if peer is not None:
+            wrong = question is not None and question.number == count and self.foreign(peer, question.holder)
+            self.say(peer, Fetched(engine, count, self.spooled(large)), wrong=wrong)
+
+    @rule(peer=clients, on=st.lists(engine_ids, max_size=5), wrong=seldom)
+    def client_lets_go(self, peer: Peer, on: list[int], wrong: bool) -> None:
+        self.say(peer, Free(["a-1"] * (len(on) + wrong), on), wrong=wrong)
+
     def foreign(self, peer: Peer, engine: int) -> bool:
         """Whether *engine* is behind another agent (by now)."""
         known = self.hub.ledger.engines.get(EngineId(engine))
@@ -439,6 +491,10 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def tables_agree(self) -> None:
         check(self.hub)
+
+    @invariant()
+    def every_task_has_a_true_reason(self) -> None:
+        judge(self.hub)
 
     @invariant()
     def every_part_has_ended_once_or_is_open(self) -> None:
@@ -482,6 +538,8 @@ class Life(RuleBasedStateMachine):
             assert not len(table), table
         assert not self.spool
         assert not self.hub.scheduler.dependents
+        assert not self.hub.caching.leaders
+        assert not self.hub.caching.followers
         assert not len(self.hub.scheduler.deadlines)
         assert ledger.held_bytes == 0
         assert not any(world.engines for world in ledger.worlds.values())

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from core.house import INLINE
+from core.truth import ids, judge
 from ippmpi import plugins
-from ippmpi.core.effects import Effect, Keep, Replay, Send
+from ippmpi.core.effects import Effect, Keep, Recall, Remember, Replay, Send
 from ippmpi.core.hub import Hub
 from ippmpi.core.invariants import check
 from ippmpi.core.limits import Limits
 from ippmpi.core.restoring import Past, PastTask
-from ippmpi.ids import Peer
+from ippmpi.ids import Peer, TaskId
 from ippmpi.wire.messages import (
     Abort,
     Awaited,
+    CacheKey,
     Content,
     Dependency,
     EngineLost,
     EngineRecord,
     EnginesChanged,
     Failure,
+    Fetch,
+    Fetched,
+    Free,
     Held,
     Message,
     Placement,
@@ -47,7 +53,10 @@ LIMITS = Limits(kept_tasks=100_000)
 
 @dataclass(eq=False, slots=True)
 class Rank:
-    """One engine process. ``known``: what it has, or has replied to without an acknowledgement, with attempts."""
+    """One engine process. ``known``: what it has, or has replied to without an acknowledgement, with attempts.
+
+    ``question``: the last one that it has asked another engine, as long as there is no answer; ``asked``: how many.
+    """
 
     record: EngineRecord
     id: int = -1
@@ -56,6 +65,8 @@ class Rank:
     known: dict[str, int] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    question: Fetch | None = None
+    asked: int = 0
 
     def has(self) -> list[Held]:
         here = [Held(task, attempt) for task, attempt in self.known.items()]
@@ -119,6 +130,7 @@ class Village:
         self.requests: dict[str, Submit] = {}
         self.replies: defaultdict[str, dict[int, Reply]] = defaultdict(dict)
         self.engines: dict[int, EngineRecord] = {}
+        self.cache: dict[str, Content] = {}
         self.begin(Past())
         for node in self.nodes.values():
             self.start_ranks(node, NODES[node.world, node.host])
@@ -130,6 +142,7 @@ class Village:
     def begin(self, past: Past) -> None:
         self.hub = Hub(plugins.load("ippmpi.policies", self.policy)(), LIMITS)
         self.uncommitted: deque[tuple[Message, Line | None, Message | None]] = deque()
+        self.recalls: deque[Recall] = deque()
         self.take(self.hub.restore(past))
 
     def take(self, effects: object, line: Line | None = None, cause: Message | None = None) -> None:
@@ -141,6 +154,10 @@ class Village:
             elif isinstance(effect, Keep):
                 kept = True
                 self.uncommitted.append((effect.message, line, cause))
+            elif isinstance(effect, Recall):
+                self.recalls.append(effect)
+            elif isinstance(effect, Remember):
+                self.cache[effect.key.digest] = effect.content
             elif isinstance(effect, Replay):
                 found = self.replies[effect.task]
                 self.lines[effect.peer].down.extend(found[e] for e in effect.engines or list(found) if e in found)
@@ -163,6 +180,12 @@ class Village:
                 self.take(self.hub.stored(message))
             if cause is not None and line is not None and all(c is not cause for _, _, c in self.uncommitted):
                 self.acknowledge(line, cause)
+
+    def recall(self) -> None:
+        """Let the cache answer."""
+        if self.recalls:
+            effect = self.recalls.popleft()
+            self.take(self.hub.recalled(TaskId(effect.task), self.cache.get(effect.digest), 5.0))
 
     def acknowledge(self, line: Line, message: Message) -> None:
         line.unacked = [m for m in line.unacked if m is not message]
@@ -202,6 +225,7 @@ class Village:
             line.unsent.append(StillWaiting(waiting))
         elif line.fresh and node is not None and (again := node.registration()).engines:
             line.unsent.appendleft(again)
+            line.unsent.extend(rank.question for rank in node.ranks.values() if rank.question is not None)
         line.fresh = False
         self.take(self.hub.connected(line.peer, {}))
 
@@ -217,6 +241,7 @@ class Village:
             node = self.nodes.get(line.peer)
             if node is not None:
                 self.agent_hears(node, message)
+                self.ranks_hear(node, message)
             elif isinstance(message, Reply):
                 self.client_hears(message)
             elif isinstance(message, EnginesChanged):
@@ -249,6 +274,15 @@ class Village:
                 kind = "TaskReturned" if message.reclaim else "TaskAborted"
                 self.reply(node, rank, message.task, Failure(kind, "taken back", kind=kind))
 
+    def ranks_hear(self, node: Node, message: Message) -> None:
+        """Let a rank answer another one, or take the answer."""
+        for rank in node.ranks.values():
+            if isinstance(message, Fetch) and rank.id == message.holder:
+                node.line.unsent.append(Fetched(message.engine, message.number, INLINE))
+            question = rank.question
+            if isinstance(message, Fetched) and question is not None and rank.id == message.engine:
+                rank.question = None if question.number == message.number else question
+
     def reply(self, node: Node, rank: Rank, task: str, failure: Failure | None) -> None:
         node.line.unsent.append(Reply(task, rank.id, Content(b"v", 1), failure, 1.0, 1.001, rank.known[task]))
 
@@ -270,6 +304,19 @@ class Village:
                 self.ran[task, rank.record.pid] += 1
                 fails = self.random.random() < 0.2
                 self.reply(node, rank, task, Failure("Oops", "it broke", kind="code") if fails else None)
+
+    def ask(self) -> None:
+        """Let a rank ask another one for what that has kept, or give up its question and ask another one."""
+        node = self.random.choice([*self.nodes.values()])
+        for rank in self.random.sample([*node.ranks.values()], len(node.ranks))[:1]:
+            if rank.id >= 0:
+                rank.asked += 1
+                rank.question = Fetch(rank.id, rank.asked, self.random.randrange(6), "client:a-1")
+                node.line.unsent.append(rank.question)
+
+    def let_go(self) -> None:
+        line = self.clients[self.random.choice(CLIENTS)]
+        line.unsent.append(Free([f"{line.peer}-1"] * 2, self.random.sample(range(6), 2)))
 
     def kill_rank(self) -> None:
         node = self.random.choice([*self.nodes.values()])
@@ -314,15 +361,26 @@ class Village:
     def submit(self) -> None:
         line = self.clients[self.random.choice(CLIENTS)]
         task = f"{line.peer}-{len(self.submits) + 1}"
-        targets, placement = [], None
+        targets, placement, key = [], None, None
         if self.random.random() < 0.6:
             others = [t for t in list(self.submits)[-8:] if _owner(t) == line.peer]
             after = Dependency([self.random.choice(others)]) if others and self.random.random() < 0.3 else None
-            placement = Placement(after=after, retries=self.random.choice((0, 0, 1, 3)))
+            near = self.random.sample(range(6), self.random.choice((0, 0, 1, 2)))
+            placement = Placement(after=after, retries=self.random.choice((0, 0, 1, 3)), near=near)
+            if after is None and self.random.random() < 0.3:
+                key = CacheKey(f"k{len(self.submits) // 6}", "f")
         else:
             targets = sorted(self.random.sample(range(5), self.random.randint(1, 3)))
         seen = self.seen[line.peer]
-        message = self.submits[task] = Submit(task, "apply", targets, [INLINE], placement=placement, seen=seen)
+        message = self.submits[task] = Submit(
+            task,
+            "apply" if key is not None else self.random.choice(("apply", "keep")),
+            targets,
+            [INLINE],
+            placement=placement,
+            seen=seen,
+            cache=key,
+        )
         self.waiting[task] = set(targets or [-1])
         line.unsent.append(message)
 
@@ -354,9 +412,21 @@ class Village:
         if self.random.random() < 0.3:
             self.commit()
 
+    def explain(self) -> None:
+        """Ask why everything waits; what ranks really have is in the order that the hub believes in."""
+        for reason in judge(self.hub):
+            for engine in ids(reason.engines) if reason.others else ():
+                queue = [task for rank in self.ranks_with(engine) for task in rank.queue]
+                first = reason.others[0].task
+                if reason.task in queue and first in queue:
+                    assert queue.index(first) < queue.index(reason.task), f"{reason}: engine {engine} has {queue}"
+
+    def ranks_with(self, engine: int) -> list[Rank]:
+        return [rank for node in self.nodes.values() for rank in node.ranks.values() if rank.id == engine]
+
     HAPPENS = (
         (40, talk), (10, run), (6, submit), (2, restart_ranks), (1, take_back), (0.5, kill_rank), (0.4, break_line),
-        (0.3, kill_hub), (0.05, power_off), (1, pass_time),
+        (0.3, kill_hub), (0.05, power_off), (1, pass_time), (3, explain), (5, recall), (1, ask), (0.3, let_go),
     )  # fmt: skip
 
     def step(self) -> None:
@@ -369,11 +439,16 @@ class Village:
     def finish(self) -> None:
         """Do no more harm until all work has ended; fail if it does not."""
         for _ in range(50_000):
-            if not self.waiting:
+            if not self.waiting and not any(self.questions()):
                 return
             self.events += 1
-            self.random.choice((Village.talk, Village.talk, Village.run, Village.restart_ranks))(self)
-        raise AssertionError(f"still waiting for {self.waiting}")
+            self.random.choice((Village.talk, Village.talk, Village.run, Village.restart_ranks, Village.recall))(self)
+        raise AssertionError(f"still waiting for {self.waiting}, and for answers to {list(self.questions())}")
+
+    def questions(self) -> Iterator[Fetch]:
+        """Yield those of living ranks that have no answer."""
+        ranks = [rank for node in self.nodes.values() for rank in node.ranks.values()]
+        return (rank.question for rank in ranks if rank.question is not None)
 
     def judge(self) -> None:
         """Raise AssertionError if something ran too often."""

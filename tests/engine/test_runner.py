@@ -64,7 +64,10 @@ def test_push_pull_clear(bench: Any) -> None:
 
 
 def test_an_unknown_operation_is_a_failure(bench: Any) -> None:
-    assert "no operation 'dance'; have apply, execute, push, pull, clear" in bench.reply("dance", None).failure.evalue
+    assert (
+        "no operation 'dance'; have apply, keep, execute, push, pull, clear"
+        in bench.reply("dance", None).failure.evalue
+    )
 
 
 # --- failures ------------------------------------------------------------------------------------

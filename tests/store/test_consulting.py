@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from core.test_matching import operand, reference
 from ippmpi.core.effects import KEYS, Found, History, Job, Originals, Purge, Search
+from ippmpi.core.matching import OPERATORS
 from ippmpi.store import consulting
 from ippmpi.store.consulting import consult
 from ippmpi.store.database import SMALL, Database
@@ -138,3 +142,46 @@ def test_results_of_engines_are_forgotten(db: Database) -> None:
     assert consult(db, Purge(engines=[2, 9])).dropped == ["you-1"]
     assert consult(db, Purge(["me-1"], [0])).dropped == ["me-1"]
     assert value(db, History()) == ["me-2"]
+
+
+# --- search, by properties -----------------------------------------------------------------------
+
+NAMES = st.sampled_from(["", "x", "xy", "y*", "z"])
+TIMES = st.sampled_from([0.5, 1.0, 2.0, 3.25])
+REQUESTS = st.tuples(
+    NAMES,  # label
+    st.sampled_from(["apply", "push"]),
+    st.lists(st.integers(0, 3), max_size=3, unique=True),  # targets; none: balanced
+    TIMES,
+    st.none() | st.tuples(st.booleans(), TIMES, TIMES, NAMES),  # how it ended, and what it printed; None: it runs
+)
+OF_RECORDS = (
+    NAMES | TIMES | st.none() | st.sampled_from(["apply", "mux", "task", "ok", "failed", "pending", "me", "me-1"])
+)
+OPERATORS_OF_RECORDS = st.sampled_from(sorted(OPERATORS)).flatmap(
+    lambda name: st.fixed_dictionaries({name: operand(name, OF_RECORDS)})
+)
+QUERIES = st.dictionaries(st.sampled_from(KEYS), OF_RECORDS | OPERATORS_OF_RECORDS, max_size=3)
+
+
+def messages(number: int, request: Any) -> Iterator[tuple[float, Any]]:
+    label, op, targets, at, end = request
+    task = f"me-{number}"
+    yield at, Submit(task, op, targets, [Content(b"call")], label, None if targets else Placement())
+    for engine in (targets or [2]) if end is not None else ():
+        well, started, completed, text = end
+        yield at, Output(task, engine, "stdout", text.encode())
+        yield at, Reply(task, engine, Content(b"v"), None if well else FAILURE, started, completed)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(REQUESTS, max_size=6), QUERIES)
+def test_a_search_finds_what_plain_python_finds_among_all_records(requests: list[Any], query: dict[str, Any]) -> None:
+    database = Database(Path(":memory:"), StoreLimits(age_s=1e12))
+    try:
+        database.write([each for number, request in enumerate(requests) for each in messages(number, request)])
+        records = value(database, Search())
+        assert len(records) == len(requests)
+        assert value(database, Search(query)) == [record for record in records if reference(query, record)]
+    finally:
+        database.close()

@@ -137,6 +137,17 @@ def test_a_store_with_wrong_bytes_is_opened(tmp_path: Path, at: float, junk: byt
     shutil.rmtree(folder)
 
 
+def test_a_store_whose_columns_have_wrong_names_is_put_aside(tmp_path: Path) -> None:
+    database = Database(tmp_path / "s", LIMITS)
+    database.write([(1.0, submit(n, [0])) for n in range(20)])
+    database.close()
+    content = (tmp_path / "s").read_bytes()
+    assert content.count(b" expected INTEGER") == 1
+    (tmp_path / "s").write_bytes(content.replace(b" expected INTEGER", b" Expected_NTEGER"))
+    past_of(tmp_path / "s")
+    assert list(tmp_path.glob("s.damaged-*"))
+
+
 def test_a_damaged_store_is_put_aside_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     database = Database(tmp_path / "s", LIMITS)
     database.write([(1.0, submit(n, [0])) for n in range(2000)])

@@ -13,7 +13,7 @@ import pytest
 
 from ippmpi.wire import functions
 from ippmpi.wire.functions import set_home
-from ippmpi.wire.pickling import pack, unpack
+from ippmpi.wire.pickling import pack, pack_call, unpack
 
 ENGINE = """
 import struct, sys
@@ -34,7 +34,7 @@ set_home(home)
 while size := sys.stdin.buffer.read(8):
     blob = bytearray(sys.stdin.buffer.read(struct.unpack("<Q", size)[0]))
     try:
-        function, args = unpack(blob)
+        function, args, _ = unpack(blob)
         flat = pack((True, function(*args))).join()
     except Exception as error:
         flat = pack((False, f"{type(error).__name__}: {error}")).join()
@@ -55,7 +55,7 @@ class Remote:
         self._to, self._from = self._process.stdin, self._process.stdout
 
     def __call__(self, function: object, *args: object) -> Any:
-        flat = pack((function, args)).join()
+        flat = pack_call(function, args, {}).join()
         self._to.write(struct.pack("<Q", len(flat)) + flat)
         self._to.flush()
         (size,) = struct.unpack("<Q", self._from.read(8))

@@ -21,12 +21,13 @@ CONTENTS = [
 ]
 RECORD = m.EngineRecord(3, 3, "w1", "c1", 4711, 4, 7)
 FAILURE = m.Failure("ValueError", "no", "Traceback", "code", 3, 3, "w1", "c1", 4711, ["builtins:ValueError"], b"\x92")
-PLACEMENT = m.Placement([1, 2], m.Dependency(["a-1"], True), m.Dependency(["a-2"], False, True, True), 1.5, 2)
+PLACEMENT = m.Placement([1, 2], m.Dependency(["a-1"], True), m.Dependency(["a-2"], False, True, True), 1.5, 2, [3])
 
 MESSAGES: list[m.Message] = [
-    m.Submit("a-1", "apply", [0, 1], CONTENTS, "label", PLACEMENT, 7),
+    m.Submit("a-1", "apply", [0, 1], CONTENTS, "label", PLACEMENT, 7, m.CacheKey("0f", "f", True)),
     m.Abort(1, ["a-1"], [0]),
     m.Interrupt(2, ["a-1"]),
+    m.Free(["a-1"], [3], "a"),
     m.SendSignal(3, 2, [0, 1]),
     m.Query(4, "queue_status", b"\x90"),
     m.Shutdown(5, [1], True),
@@ -46,6 +47,8 @@ MESSAGES: list[m.Message] = [
     m.Replies("a-1", [m.Reply("a-1", 3, CONTENTS[0]), m.Reply("a-1", 4, m.Content(), FAILURE, 1.0, 2.0, 1)]),
     m.Output("a-1", 3, "stdout", b"\xff text"),
     m.Display("a-1", 3, b"\x80"),
+    m.Fetch(3, 1, 2, "a-1"),
+    m.Fetched(3, 1, CONTENTS[0], FAILURE),
     m.Published("a-1", 3, {"step": b"\x01"}),
     m.EngineReady("w1", 3, 4, 2, 4711, "c1", 99, 7, 8, True, 3, {"a-2": 0}, {"a-1": 1}, "a-2"),
     m.Assigned(3),

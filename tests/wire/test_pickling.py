@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copyreg
+import functools
 import pickle
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -117,9 +120,26 @@ def test_a_damaged_blob_is_a_protocol_error(change: Any) -> None:
         unpack(change(pack(list(range(9))).join()))
 
 
-def test_what_cannot_be_pickled_says_so() -> None:
-    with pytest.raises(TypeError, match="generator"):
-        pack(i for i in ())
+@pytest.mark.parametrize("value", [(i for i in ()), threading.Lock()], ids=["generator", "lock"])
+def test_what_cannot_be_pickled_says_so(value: object) -> None:
+    with pytest.raises(TypeError, match=r"cannot pickle '(generator|_thread.lock)'"):
+        pack(value)
+
+
+def test_dicts_with_keys_of_several_types_modules_and_code_survive() -> None:
+    def there(value: object) -> Any:
+        return unpack(bytearray(pack(value).join()))
+
+    assert there({1: 2, "a": 3, None: 4, (5,): 6}) == {1: 2, "a": 3, None: 4, (5,): 6}
+    assert there({"module": np})["module"] is np
+    assert eval(there(compile("20 + 1", "<x>", "eval"))) == 21
+    assert there(functools.partial(np.add, np.ones(2000)))(1)[0] == 2
+    assert there(memoryview(b"x" * 5000)) == b"x" * 5000
+
+
+def test_a_type_of_ones_own_travels_as_its_reducer_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, type(threading.Lock()), lambda _: (threading.Lock, ()))
+    assert unpack(pack({"lock": threading.Lock()}).join())["lock"].acquire()  # type: ignore[index]
 
 
 def test_data_and_simple_functions_need_no_cloudpickle() -> None:
