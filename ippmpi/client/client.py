@@ -18,7 +18,7 @@ import msgspec
 
 from ippmpi.client.balanced import LoadBalancedView
 from ippmpi.client.broadcast import BroadcastView
-from ippmpi.client.connect import find_connection
+from ippmpi.client.connect import find_connection, warn_of_loopback
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
@@ -102,6 +102,8 @@ class Client(Questions):
             )
             if sshserver or sshkey:
                 found = way.enter_context(tunnel(found, sshserver, sshkey, password, timeout))
+            else:
+                warn_of_loopback(found)
             where = repr(found)
             with way:
                 connect = _connector(dial_for(found, self.id))
