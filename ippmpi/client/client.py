@@ -175,7 +175,7 @@ class Client(Questions):
 
     def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
         """Return a view of *targets*, as ``direct_view`` does: every direct view sends a payload once."""
-        view = self.direct_view(targets, **flags)
+        view = self.direct_view(targets)
         return BroadcastView(self, view.targets, is_coalescing, **flags)
 
     def load_balanced_view(self, targets: Targets = None, **flags: Any) -> LoadBalancedView:

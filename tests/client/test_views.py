@@ -323,6 +323,17 @@ def test_flags_are_set_together_or_not_at_all(rc: ipp.Client) -> None:
     assert view.block is True
 
 
+def test_a_flag_that_does_not_exist_is_named_when_a_view_is_made(rc: ipp.Client) -> None:
+    with pytest.raises(KeyError, match=r"DirectView has no flag 'speed'; have .*block"):
+        rc.direct_view(speed=9)
+    with pytest.raises(KeyError, match="BroadcastView has no flag 'coalescing'"):
+        rc.broadcast_view(coalescing=True)
+    with pytest.raises(KeyError, match=r"LoadBalancedView has no flag 'speed'; have .*retries"):
+        rc.load_balanced_view(speed=9)
+    with pytest.raises(KeyError, match="no flag 'speed'"), rc[:].temp_flags(speed=9):
+        pass
+
+
 def test_temporary_flags_end_with_their_block(rc: ipp.Client, hub: FakeHub) -> None:
     view = rc[:]
     with view.temp_flags(block=True, targets=1, label="mine"):
