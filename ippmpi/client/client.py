@@ -168,7 +168,7 @@ class Client(Questions):
 
     def direct_view(self, targets: Targets = "all", **flags: Any) -> DirectView:
         """Return a view of *targets*: ``"all"`` (whoever is there at each call), an int, a slice, a list."""
-        if not (targets is None or isinstance(targets, str)):
+        if not (targets is None or (isinstance(targets, str) and targets == "all")):
             ids, single = self.requests.engines.pick(targets)
             targets = ids[0] if single else ids
         return DirectView(self, "all" if targets is None else targets, **flags)
