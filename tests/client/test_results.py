@@ -249,6 +249,17 @@ def test_fields_of_metadata_that_do_not_exist_are_errors_of_their_kind(manual: P
         _ = result.speed
 
 
+def test_metadata_have_all_fields_that_people_know(rc: ipp.Client) -> None:
+    result = rc[:].apply_async(abs, 1)
+    result.get(5)
+    names = "msg_id submitted started completed received engine_uuid engine_id follow after status execute_input "
+    names += "execute_result error stdout stderr outputs data label"
+    for name in names.split():
+        assert result[name] == getattr(result, name) == [m[name] for m in result.metadata], name
+        assert getattr(result.metadata[0], name) == result[name][0]
+    assert isinstance(result.metadata[0], dict)
+
+
 def test_a_map_says_whether_it_keeps_the_order(rc: ipp.Client) -> None:
     view = rc.load_balanced_view()
     assert view.map_async(abs, range(3)).ordered is True
