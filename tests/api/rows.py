@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FILES = {
+    "files": "cluster/test_files.py",
     "mpi": "engine/test_mpi.py",
     "starting": "test_starting_and_stopping.py",
     "membership": "core/test_membership.py",
@@ -261,6 +262,14 @@ CONNECT = [
     ),
     Row("what is pending when a client is closed", "results:closing_the_client_fails_what_is_pending"),
     Row("a client that is forgotten is closed", "client:a_forgotten_client_is_closed"),
+    Row(
+        "a client never makes a profile",
+        "client:a_missing_profile_file_is_waited_for_then_named",
+    ),
+    Row(
+        '`rc.direct_view("some word")`: `TypeError`',
+        "engines:of_all_words_only_all_names_engines",
+    ),
 ]
 
 CLIENT = [
@@ -518,6 +527,35 @@ VIEWS = [
         "views:a_broadcast_view_is_a_direct_view",
         "accepted; each engine keeps its own result and error",
     ),
+    Row("`view.targets` can be assigned", "views:targets_of_a_view_can_be_assigned"),
+    Row(
+        "an unknown flag of `set_flags`, `temp_flags`: `KeyError`",
+        "views:flags_are_set_together_or_not_at_all",
+        "then none is set",
+    ),
+    Row(
+        "a blocking `scatter` is None, a blocking `push` a list of None",
+        "views:a_blocking_scatter_returns_nothing_and_a_blocking_push_none_of_each_engine",
+    ),
+    Row(
+        '`"a" in view`: `TypeError`',
+        "views:variables_of_engines_cannot_be_looked_for_as_in_a_dict",
+        "the text says what to ask the engines",
+    ),
+    Row(
+        "dependencies of another type: `ValueError`",
+        "balanced:dependencies_can_be_ids_results_and_lists_of_them",
+    ),
+    Row("`executor.shutdown`, `with rc.executor()`", "balanced:a_view_is_an_executor", "it waits; engines stay"),
+    Row(
+        "what cannot be pickled: an error here",
+        "views:what_cannot_be_pickled_fails_here_and_the_view_goes_on",
+    ),
+    Row(
+        "an item of a map that cannot be pickled",
+        "balanced:an_item_that_cannot_be_pickled_takes_the_whole_map_back",
+        "an error here; what was sent of the map is taken back",
+    ),
 ]
 
 RESULTS = [
@@ -657,6 +695,11 @@ RESULTS = [
         "`speedup`",
         note="left out: as there, `ar.serial_time / ar.wall_time` says it",
     ),
+    Row(
+        "`Metadata`: all its fields, as keys and attributes, also of the result",
+        "results:metadata_have_all_fields_that_people_know",
+        "also `cached`",
+    ),
 ]
 
 ERRORS = [
@@ -702,6 +745,9 @@ ERRORS = [
         "errors:the_names_that_users_of_ipyparallel_know_mean_what_they_meant",
         "other names of `TaskTimeout` and `UnmetDependency`",
     ),
+    Row("nested composites are flattened", "errors:a_composite_is_a_group_of_flat_errors"),
+    Row("errors can be pickled", "errors:errors_survive_pickling"),
+    Row("no engines at all: `NoEnginesRegistered`", "engines:without_engines_every_view_says_what_to_do"),
 ]
 
 MAGICS = [
@@ -872,6 +918,20 @@ CLUSTER = [
         "cluster:logs_are_named_after_the_program_its_cluster_and_its_set",
         "one for all ranks of a set; a log of what has ended well is removed",
     ),
+    Row(
+        "several sets of engines; `start_engines` with an id that is taken",
+        "cluster:engine_sets_come_and_go_while_the_cluster_runs",
+        "`ClusterError`",
+    ),
+    Row("`stop_engines` of an unknown set: `KeyError`", "cluster:engine_sets_come_and_go_while_the_cluster_runs"),
+    Row("`cluster-<id>.json`", "files:a_record_survives_the_file_which_is_private", "0600, as all files"),
+    Row(
+        "`--restore`, `log/engines<id>.json`",
+        "ctl:a_restored_controller_is_at_the_same_place_and_goes_on",
+        "what is needed is in the store; `ipcluster start` restarts a controller that was killed by itself",
+    ),
+    Row("the end of a controller: its files go", "ctl:a_normal_stop_leaves_nothing_behind"),
+    Row("`ipcluster list`: its columns", "cli:start_list_status_stop"),
 ]
 
 SCHEDULER = [
@@ -1162,6 +1222,16 @@ DEFECTS = [
         "core:an_old_task_for_one_engine_goes_before_younger_ones_for_any",
     ),
     Row("engines that died stay listed", "queries:engines_that_are_gone_are_not_in_the_queue_status"),
+    Row(
+        "an empty map puts the history of the client into that of the view",
+        "own:an_empty_call_adds_nothing_to_the_history",
+    ),
+    Row("`ar.cancel()` leaves the work going on", "interrupting:cancel_is_for_its_own_request_only", "it ends it"),
+    Row(
+        "a balanced task waits 5 s after the loss of its engine",
+        "core:tasks_of_a_lost_engine_are_tried_again_if_they_may",
+    ),
+    Row("a chunk of a map that fails is one error", "balanced:a_lost_chunk_with_return_exceptions_keeps_all_places"),
 ]
 
 MORE = [

@@ -96,8 +96,10 @@ def test_a_client_without_engines_is_true() -> None:
 
 
 def test_a_missing_profile_file_is_waited_for_then_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = tmp_path / "profile_p"
     with pytest.raises(ipp.ConnectionFileError, match=r"ipcontroller-x-client\.json"):
-        ipp.Client(profile_dir=tmp_path, cluster_id="x", timeout=0.2)
+        ipp.Client(profile_dir=profile, cluster_id="x", timeout=0.2)
+    assert not profile.exists()
     assert "Waiting up to 0.2 s" in capsys.readouterr().out
 
 
