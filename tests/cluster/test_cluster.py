@@ -215,6 +215,13 @@ def test_logs_are_named_after_the_program_its_cluster_and_its_set(make: Make, tm
         assert re.fullmatch(r"ipengine-mine-0-\w+\.log", engines)
 
 
+def test_a_client_can_bring_the_magics_when_it_starts_the_cluster(make: Make) -> None:
+    with pytest.warns(UserWarning, match="magics only inside IPython"):
+        rc = make().start_and_connect_sync(activate=True)
+    assert rc.ids == [0]
+    rc.close()
+
+
 def test_coroutines_do_not_block_the_loop(make: Make) -> None:
     async def use() -> int:
         ticks = 0
