@@ -18,7 +18,7 @@ import msgspec
 
 from ippmpi.client.balanced import LoadBalancedView
 from ippmpi.client.broadcast import BroadcastView
-from ippmpi.client.connect import find_connection
+from ippmpi.client.connect import find_connection, warn_of_loopback
 from ippmpi.client.dependency import task_ids
 from ippmpi.client.engines import Targets
 from ippmpi.client.futures import ANSWER_S, seconds
@@ -102,6 +102,8 @@ class Client(Questions):
             )
             if sshserver or sshkey:
                 found = way.enter_context(tunnel(found, sshserver, sshkey, password, timeout))
+            else:
+                warn_of_loopback(found)
             where = repr(found)
             with way:
                 connect = _connector(dial_for(found, self.id))
@@ -166,14 +168,14 @@ class Client(Questions):
 
     def direct_view(self, targets: Targets = "all", **flags: Any) -> DirectView:
         """Return a view of *targets*: ``"all"`` (whoever is there at each call), an int, a slice, a list."""
-        if not (targets is None or isinstance(targets, str)):
+        if not (targets is None or (isinstance(targets, str) and targets == "all")):
             ids, single = self.requests.engines.pick(targets)
             targets = ids[0] if single else ids
         return DirectView(self, "all" if targets is None else targets, **flags)
 
     def broadcast_view(self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any) -> BroadcastView:
         """Return a view of *targets*, as ``direct_view`` does: every direct view sends a payload once."""
-        view = self.direct_view(targets, **flags)
+        view = self.direct_view(targets)
         return BroadcastView(self, view.targets, is_coalescing, **flags)
 
     def load_balanced_view(self, targets: Targets = None, **flags: Any) -> LoadBalancedView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ippmpi import connection as files
+from ippmpi import identity
 from ippmpi.connection import Connection
 from ippmpi.errors import ConnectionFileError
 
@@ -77,3 +79,15 @@ def _wait_for_file(profile: str | None, profile_dir: str | Path | None, cluster_
                 print(f"Waiting up to {timeout_s:g} s: {missing}")
                 told = True
         time.sleep(POLL_S)
+
+
+def warn_of_loopback(found: Connection, *, stacklevel: int = 2) -> None:
+    """Warn if the controller is on another host and can be reached only from there: a forwarded port may help."""
+    host = found.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if (host.startswith("127.") or host in ("localhost", "::1")) and not identity.is_local(found.controller):
+        warnings.warn(
+            f"the controller on {found.location} listens on {found.address}, which only its own host can reach, and "
+            f"this is {identity.host_name()}: use sshserver=..., or start it with an address (--ip)",
+            RuntimeWarning,
+            stacklevel=stacklevel + 1,
+        )

@@ -28,6 +28,9 @@ class Fields:
         values = [part.field(key) for part in self._collector.parts]
         return values[0] if self._single else values
 
+    msg_id = _field("msg_id", "The id of the task.")
+    after = _field("after", "The ids of the tasks that a balanced task comes after.")
+    follow = _field("follow", "The ids of the tasks whose engine a balanced task runs on.")
     submitted = _field("submitted", "When the call was made (client's clock, tz-aware UTC).")
     started = _field("started", "When the engine began (engine's clock), or None.")
     completed = _field("completed", "When the engine finished (engine's clock), or None.")

@@ -9,6 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FILES = {
+    "files": "cluster/test_files.py",
+    "membership": "core/test_membership.py",
+    "user": "test_second_user.py",
+    "compatible": "net/test_compatible.py",
+    "dependency": "core/test_dependency.py",
+    "control": "core/test_control.py",
+    "transport": "client/test_transport.py",
     "conditional": "client/test_conditional.py",
     "imports": "client/test_imports.py",
     "output": "test_output.py",
@@ -79,8 +86,6 @@ FILES = {
 }
 """Files of tests, by what they are called below."""
 
-NOT_YET = "not yet"
-
 
 class Row(NamedTuple):
     """One thing that people know. ``test``: ``file:name`` without ``test_``; ``note``: why none, or a difference."""
@@ -133,7 +138,10 @@ NAMES = [
         note="left out: pickle protocol 5 and cloudpickle do it; register a reducer with `copyreg`",
     ),
     Row("`bind_kernel`", "kernel:a_frontend_and_clients_see_one_namespace", "returns its connection file"),
-    Row("`register_joblib_backend`", note="not yet: integrations follow later"),
+    Row(
+        "`register_joblib_backend`",
+        note="left out here: joblib has no backend of ours; `view.map` does the same work",
+    ),
     Row("`__version__`, `version_info`", "errors:the_version_is_also_a_tuple"),
     Row("`ippmpi.error`", "errors:the_names_that_users_of_ipyparallel_know_mean_what_they_meant"),
     Row("`ippmpi.datapub`", "publishing:outside_an_engine_nothing_can_be_published"),
@@ -148,9 +156,12 @@ NAMES = [
         "class that is derived from `ippmpi.launching.Launcher`",
     ),
     Row("`ippmpi.serialize`", note="left out: pickle protocol 5 and cloudpickle do it"),
-    Row("`ippmpi.joblib`", note="not yet: integrations follow later"),
+    Row("`ippmpi.joblib`", note="left out here: joblib has no backend of ours; `view.map` does the same work"),
     Row("`ippmpi.apps`", note="left out: deprecated shims"),
-    Row("hooks of Jupyter's server (`_jupyter_server_extension_paths`, ...)", note="not yet: notebooks follow later"),
+    Row(
+        "hooks of Jupyter's server (`_jupyter_server_extension_paths`, ...)",
+        note="left out here: no panel in Jupyter; `Cluster`, `Client` and the magics work in notebooks",
+    ),
 ]
 
 CONNECT = [
@@ -215,6 +226,47 @@ CONNECT = [
     Row("`rc.activate()`, magics by the first client in IPython", "magics:a_client_in_ipython_brings_the_magics"),
     Row("`rc.profile`", "questions:obsolete_names_still_exist"),
     Row("`rc.spin()`, `spin_thread`, `stop_spin_thread`", "questions:obsolete_names_still_exist"),
+    Row(
+        "which address is taken (`interface`, `location`)",
+        "transport:on_the_controllers_host_its_socket_is_tried_first",
+        "on the controller's host its Unix socket, elsewhere the one address of the file, which the controller has "
+        "found out or was told (`--location`)",
+    ),
+    Row(
+        "a controller on loopback of another host: `RuntimeWarning`",
+        "transport:a_controller_on_loopback_of_another_host_is_a_warning",
+    ),
+    Row(
+        "`curve_serverkey`: encryption",
+        "ctl:a_client_comes_in_over_tcp_with_its_key",
+        "between hosts it is always on; the keys are in the connection file",
+    ),
+    Row("a missing profile is an `OSError`", "connection:a_missing_file_is_named"),
+    Row("`rc[-99]`: `IndexError`", "engines:an_engine_that_never_was_is_an_index_error_with_its_number"),
+    Row(
+        "`rc[[]]`, `rc[9:]`", "engines:an_empty_selection_fails_clearly_when_it_is_used", "a `ValueError` that says it"
+    ),
+    Row(
+        "a frozen view that names an engine that is gone",
+        "engines:a_frozen_view_says_why_its_engine_is_gone",
+        "`EngineError` with the reason; in ipyparallel a `KeyError`",
+    ),
+    Row("a client has no `push`, `pull`, `execute`, `apply`", "client:a_client_is_no_view"),
+    Row(
+        "use after `close()`: `OSError`",
+        "client:a_closed_client_says_so_whatever_it_is_asked",
+        "a `ConnectionError` that says so; `close()` may be repeated",
+    ),
+    Row("what is pending when a client is closed", "results:closing_the_client_fails_what_is_pending"),
+    Row("a client that is forgotten is closed", "client:a_forgotten_client_is_closed"),
+    Row(
+        "a client never makes a profile",
+        "client:a_missing_profile_file_is_waited_for_then_named",
+    ),
+    Row(
+        '`rc.direct_view("some word")`: `TypeError`',
+        "engines:of_all_words_only_all_names_engines",
+    ),
 ]
 
 CLIENT = [
@@ -265,10 +317,67 @@ CLIENT = [
     ),
     Row("`rc.purge_everything`", "questions:results_are_purged_and_nobody_finds_them_again"),
     Row("every question has a time-out", "client:no_question_waits_for_ever", "ipyparallel waits for ever"),
-    Row("`rc.become_dask`, `stop_dask`", note="not yet: integrations follow later"),
+    Row(
+        "`rc.become_dask`, `stop_dask`",
+        note="left out here: engines do not become workers of dask; `rc.executor()` takes functions as its client does",
+    ),
     Row(
         "`send_apply_request`, `send_execute_request`, `create_message_futures`, `rc.session`",
         note="left out: the protocol is another one",
+    ),
+    Row(
+        "unknown flags of `direct_view`, `load_balanced_view`, `broadcast_view`: `KeyError`",
+        "views:a_flag_that_does_not_exist_is_named_when_a_view_is_made",
+        "names those that there are",
+    ),
+    Row(
+        "`wait_for_engines`: `TimeoutError` with counts",
+        "engines:waiting_for_engines_names_both_counts_when_it_gives_up",
+    ),
+    Row("`wait_for_engines(block=False)`: a `Future`", "engines:waiting_for_engines_ends_when_enough_have_come"),
+    Row(
+        "`wait_for_engines()` without `n`",
+        "engines:waiting_for_engines_needs_a_number_unless_there_is_a_cluster",
+    ),
+    Row(
+        "`wait_for_engines`: a bar in IPython, `IPP_NONINTERACTIVE`",
+        "engines:in_ipython_a_bar_is_shown_unless_the_environment_says_no",
+    ),
+    Row("a signal to a busy engine", "interrupting:sigint_interrupts_running_code_within_a_second"),
+    Row("SIGINT to an idle engine", "interrupting:sigint_to_idle_engines_does_nothing", "is ignored"),
+    Row("a signal to a single engine", "interrupting:sigint_to_one_engine_leaves_the_others_alone"),
+    Row("`send_signal` of an unknown name", "client:signals_go_by_number_or_name", "a `ValueError` at once"),
+    Row("`abort` of an int: `TypeError`", "client:abort_takes_ids_results_and_lists"),
+    Row("what was aborted is `TaskAborted`", "interrupting:what_is_aborted_raises", "it is raised"),
+    Row(
+        "`shutdown(restart=True)`: `NotImplementedError`", "questions:obsolete_names_still_exist", "says what restarts"
+    ),
+    Row(
+        "`resubmit` of an unknown id",
+        "questions:what_cannot_be_done_again_is_said",
+        "`LookupError`, at once",
+    ),
+    Row("`get_result` of an unknown id", "stored:wrong_ids_are_told_from_unknown_ones", "`LookupError`"),
+    Row(
+        "`result_status(status_only=False)`",
+        "questions:states_and_values_of_tasks",
+        "values by their ids; a failure is raised",
+    ),
+    Row(
+        "purge of nothing (`ValueError`), of what has not ended (`RuntimeError`)",
+        "questions:what_has_not_ended_cannot_be_purged",
+        "of an unknown id: `RuntimeError`; `purge_everything` leaves what runs",
+    ),
+    Row("`queue_status(verbose=True)`: ids", "queries:queue_status_counts_or_lists_the_work_of_every_engine"),
+    Row(
+        "late results",
+        "results:a_reply_after_the_loss_of_its_engine_changes_and_prints_nothing",
+        "change nothing, and nothing is printed",
+    ),
+    Row(
+        "an engine that dies fails its tasks",
+        "losses:a_killed_rank_fails_its_running_and_its_waiting_tasks",
+        "with `EngineError`, within two seconds",
     ),
 ]
 
@@ -301,11 +410,6 @@ VIEWS = [
         "partition:the_shortest_sequence_of_a_map_counts_and_an_endless_one_is_fine",
     ),
     Row("a failing map is a `CompositeError`", "views:a_failing_map_is_a_composite"),
-    Row(
-        "`map(return_exceptions=True)`",
-        "views:failures_of_a_map_can_be_values_in_their_places",
-        "the list is as long as the input",
-    ),
     Row("`imap`", "views:imap_iterates"),
     Row("`imap` of a load-balanced view: lazy, back-pressure", "lazymap:an_endless_iterator_is_read_only_so_far_ahead"),
     Row("`map(ordered=False)`", "balanced:an_unordered_map_yields_first_come_first_served"),
@@ -394,7 +498,10 @@ VIEWS = [
     Row("`Reference` of what is no text", "references:misuse_of_a_reference_is_told_at_once"),
     Row("`Dependency`: `check`, `unreachable`, `as_dict`", "balanced:a_dependency_says_whether_it_is_met"),
     Row("a load-balanced view has no namespace", "balanced:a_balanced_view_has_no_namespace"),
-    Row("`register_joblib_backend` of a view", note="not yet: integrations follow later"),
+    Row(
+        "`register_joblib_backend` of a view",
+        note="left out here: joblib has no backend of ours; `view.map` does the same work",
+    ),
     Row(
         "`targets`, `after`, `follow`, `timeout`, `retries` of a load-balanced view",
         "balanced:flags_become_the_placement",
@@ -411,6 +518,41 @@ VIEWS = [
         "`BroadcastView(is_coalescing=...)`",
         "views:a_broadcast_view_is_a_direct_view",
         "accepted; each engine keeps its own result and error",
+    ),
+    Row("`view.targets` can be assigned", "views:targets_of_a_view_can_be_assigned"),
+    Row(
+        "an unknown flag of `set_flags`, `temp_flags`: `KeyError`",
+        "views:flags_are_set_together_or_not_at_all",
+        "then none is set",
+    ),
+    Row(
+        "a blocking `scatter` is None, a blocking `push` a list of None",
+        "views:a_blocking_scatter_returns_nothing_and_a_blocking_push_none_of_each_engine",
+    ),
+    Row(
+        '`"a" in view`: `TypeError`',
+        "views:variables_of_engines_cannot_be_looked_for_as_in_a_dict",
+        "the text says what to ask the engines",
+    ),
+    Row(
+        "dependencies of another type: `ValueError`",
+        "balanced:dependencies_can_be_ids_results_and_lists_of_them",
+    ),
+    Row("`executor.shutdown`, `with rc.executor()`", "balanced:a_view_is_an_executor", "it waits; engines stay"),
+    Row(
+        "what cannot be pickled: an error here",
+        "views:what_cannot_be_pickled_fails_here_and_the_view_goes_on",
+    ),
+    Row(
+        "an item of a map that cannot be pickled",
+        "balanced:an_item_that_cannot_be_pickled_takes_the_whole_map_back",
+        "an error here; what was sent of the map is taken back",
+    ),
+    Row("`imap` of a direct view", "views:imap_iterates"),
+    Row("`map(return_exceptions=True)`", "views:failures_of_a_map_can_be_values_in_their_places", "one for each item"),
+    Row(
+        "`sync_imports(local=False)`: `NotImplementedError`",
+        "imports:a_view_announces_imports_and_raises_what_failed_on_engines",
     ),
 ]
 
@@ -515,6 +657,47 @@ RESULTS = [
         "values and output come as they do to the owner, nothing polls",
     ),
     Row("`MessageFuture`", note="left out: internal"),
+    Row("`exception(timeout)`", "results:an_exception_is_returned_and_not_raised"),
+    Row(
+        "`get_dict` with several results of an engine: `ValueError`",
+        "results:a_dict_of_results_needs_one_for_each_engine",
+    ),
+    Row("`get_dict` of a single result", "results:a_single_result_is_a_bare_value_and_is_not_iterable", "one entry"),
+    Row(
+        "`successful()` too early: `RuntimeError`",
+        "results:whether_a_result_is_successful_is_known_when_it_is_there",
+    ),
+    Row("`join()` of none: `ValueError`", "results:results_are_joined_and_split_again"),
+    Row(
+        "`ar['unknown']`: `KeyError`, `ar.unknown`: `AttributeError`",
+        "results:fields_of_metadata_that_do_not_exist_are_errors_of_their_kind",
+        "names those that there are",
+    ),
+    Row(
+        "`ar['completed']` before the end",
+        "results:fields_of_metadata_that_do_not_exist_are_errors_of_their_kind",
+        "does not wait: `None` for what is not known yet",
+    ),
+    Row("a wrong `groupby`: `ValueError`", "results:output_is_displayed_in_groups", "at once, without waiting"),
+    Row("`ordered` of a map", "results:a_map_says_whether_it_keeps_the_order"),
+    Row("iteration over failures: the item raises", "results:iteration_yields_values_in_order_as_they_arrive"),
+    Row("`abort` of what has ended: `RuntimeError`", "results:abort_takes_back_what_waits"),
+    Row("`wall_time` and its like too early: `TimeoutError`", "results:times_of_what_has_not_ended_are_a_timeout"),
+    Row("`wait_for_send`: `TimeoutError`", "views:sent_is_true_once_the_hub_has_a_large_content"),
+    Row(
+        "`return_exceptions` of a map",
+        "balanced:a_lost_chunk_with_return_exceptions_keeps_all_places",
+        "one for each item; in ipyparallel one for a chunk",
+    ),
+    Row(
+        "`speedup`",
+        note="left out: as there, `ar.serial_time / ar.wall_time` says it",
+    ),
+    Row(
+        "`Metadata`: all its fields, as keys and attributes, also of the result",
+        "results:metadata_have_all_fields_that_people_know",
+        "also `cached`",
+    ),
 ]
 
 ERRORS = [
@@ -560,6 +743,9 @@ ERRORS = [
         "errors:the_names_that_users_of_ipyparallel_know_mean_what_they_meant",
         "other names of `TaskTimeout` and `UnmetDependency`",
     ),
+    Row("nested composites are flattened", "errors:a_composite_is_a_group_of_flat_errors"),
+    Row("errors can be pickled", "errors:errors_survive_pickling"),
+    Row("no engines at all: `NoEnginesRegistered`", "engines:without_engines_every_view_says_what_to_do"),
 ]
 
 MAGICS = [
@@ -567,7 +753,7 @@ MAGICS = [
     Row("`%%px` with its options", "magics:cells_take_targets_names_and_run_here_too"),
     Row("`%pxconfig`", "magics:pxconfig_sets_defaults"),
     Row("`%pxresult`", "magics:pxresult_shows_the_last_one"),
-    Row("`%autopx`", note="not yet: magics follow later"),
+    Row("`%autopx`", note="left out here: begin each cell with `%%px`"),
     Row("`%load_ext ippmpi`", "magics:a_client_in_ipython_brings_the_magics", "the first client brings them anyway"),
     Row('suffix by `activate("x")`', "magics:a_client_in_ipython_brings_the_magics"),
     Row("Ctrl-C in a cell", "magics:ctrl_c_interrupts_the_engines_and_returns"),
@@ -719,6 +905,39 @@ CLUSTER = [
         note="left out: between hosts CURVE is always on, and no secret is in the environment",
     ),
     Row("`iplogger`, Windows HPC, `load_request`, MongoDB", note="left out: hardly used, or broken"),
+    Row("exit code 1, and what was wrong", "cli:a_start_that_cannot_be_says_why_and_leaves_nothing"),
+    Row(
+        "exit codes of `ipengine`: 255, 1",
+        "process:an_engine_that_is_refused_says_so_and_leaves",
+        "1 whatever the reason, which is the last line",
+    ),
+    Row(
+        "`log/ipcontroller-<id>-<pid>.log`, `log/ipengine-<id>-<set>-<i>.log`",
+        "cluster:logs_are_named_after_the_program_its_cluster_and_its_set",
+        "one for all ranks of a set; a log of what has ended well is removed",
+    ),
+    Row(
+        "several sets of engines; `start_engines` with an id that is taken",
+        "cluster:engine_sets_come_and_go_while_the_cluster_runs",
+        "`ClusterError`",
+    ),
+    Row("`stop_engines` of an unknown set: `KeyError`", "cluster:engine_sets_come_and_go_while_the_cluster_runs"),
+    Row("`cluster-<id>.json`", "files:a_record_survives_the_file_which_is_private", "0600, as all files"),
+    Row(
+        "`--restore`, `log/engines<id>.json`",
+        "ctl:a_restored_controller_is_at_the_same_place_and_goes_on",
+        "what is needed is in the store; `ipcluster start` restarts a controller that was killed by itself",
+    ),
+    Row("the end of a controller: its files go", "ctl:a_normal_stop_leaves_nothing_behind"),
+    Row("`ipcluster list`: its columns", "cli:start_list_status_stop"),
+    Row("`start_and_connect(activate=True)`", "cluster:a_client_can_bring_the_magics_when_it_starts_the_cluster"),
+    Row(
+        "`ipcluster` without a command: exit code 1",
+        "parser:a_mistake_in_the_line_is_explained",
+        "2, as of all mistakes in a command line",
+    ),
+    Row("exit code 12", note="left out: it was reserved and never used"),
+    Row("`IPP_DISABLE_JS`", note="left out: there is nothing to build"),
 ]
 
 SCHEDULER = [
@@ -754,7 +973,16 @@ SCHEDULER = [
         "keeper:a_store_without_records_says_so_when_it_is_asked",
         '`store = "none"`; questions about the past are errors that say so',
     ),
-    Row("`DictDB`, `MongoDB`, `--dictdb`, `--mongodb`", note="left out: there is one store, on disk, and no service"),
+    Row(
+        "`DictDB`, `--dictdb`, `--sqlitedb`",
+        "known:an_option_means_a_setting_of_ours",
+        "the one store, which is on disk",
+    ),
+    Row(
+        "`MongoDB`, `--mongodb`",
+        "known:an_option_that_cannot_be_is_a_usage_error_that_says_what_to_do",
+        "refused: there is one store, and no service",
+    ),
     Row(
         "`size_limit`, `record_limit`",
         "keeper:beyond_the_bytes_the_oldest_finished_go_with_their_replies",
@@ -789,6 +1017,23 @@ SCHEDULER = [
         "intake:a_task_that_was_forgotten_cannot_be_depended_on",
         "is bounded; in ipyparallel it only grows",
     ),
+    Row(
+        "a dependency on an unknown task, or on itself: `InvalidDependency`",
+        "intake:a_dependency_that_makes_no_sense_is_named",
+        "names the task; at once",
+    ),
+    Row(
+        "`follow` across engines: `ImpossibleDependency`",
+        "dependency:tasks_to_follow_must_have_run_on_one_engine",
+    ),
+    Row(
+        "`retries`: an engine that has failed it is not tried again",
+        "core:a_retry_waits_for_an_untried_engine_ahead_of_younger_tasks",
+        "until there is no other",
+    ),
+    Row("the time-out does not bound the run", "core:the_timeout_does_not_bound_the_run_and_starts_anew_with_a_retry"),
+    Row("a policy that does not exist", "ctl:an_unknown_policy_is_named"),
+    Row("`$le`, which the documentation lists", "questions:conditions_choose_records", "a `ValueError` that names all"),
 ]
 
 ENGINE = [
@@ -831,7 +1076,10 @@ ENGINE = [
         "`controller_wait_s` of `[agent]`",
     ),
     Row("`enable_nanny`, heartbeats, `hb_*`", note="left out: each node has one agent, which watches its ranks"),
-    Row("widgets of engines in a notebook", note="not yet: notebooks follow later"),
+    Row(
+        "widgets of engines in a notebook",
+        note="left out here: `publish_data` and `ar.data` show progress in a notebook",
+    ),
     Row("`publish_data`", "publishing:published_data_is_seen_while_the_function_runs_and_the_last_of_it_stays"),
     Row("`sys.exit` in a task", "runner:nothing_that_code_raises_ends_the_engine"),
     Row("SIGINT interrupts the code", "interrupting:sigint_interrupts_running_code_within_a_second"),
@@ -901,6 +1149,63 @@ ENGINE = [
         "views:sent_is_true_once_the_hub_has_a_large_content",
         "always tracked",
     ),
+    Row("exceptions of all kinds are caught, the engine goes on", "runner:nothing_that_code_raises_ends_the_engine"),
+    Row("exits of executed code", "runner:exits_of_executed_code_do_not_end_the_engine"),
+    Row(
+        "an engine that the controller refuses",
+        "process:it_says_why_it_was_stopped",
+        "ends with exit code 1 and says why",
+    ),
+    Row(
+        "ranks register late (`mpi_registration_delay`)",
+        "membership:nobody_hears_of_a_world_before_all_ranks_are_there",
+        "nothing to set: one agent speaks for the ranks of a node, and all of a world appear at once",
+    ),
+    Row(
+        "ids are ranks",
+        "membership:worlds_get_contiguous_ids_in_the_order_in_which_they_are_complete",
+        "always, from the first id of their world on",
+    ),
+    Row(
+        "connections of an engine: 8 to the controller",
+        "two_hosts:the_controller_holds_two_connections_per_node_and_client",
+        "none: its node has two",
+    ),
+    Row(
+        "`iopubwatcher.py`: all output of all engines",
+        note="different: `client.get_result(id)` has the output of any task, also of other clients; there is no stream "
+        "of everything",
+    ),
+    Row(
+        "Python or cloudpickle of another version",
+        "compatible:another_python_is_refused_with_both_named",
+        "new: refused when it joins",
+    ),
+    Row("functions of any kind as results", "functions:a_function_as_result_brings_its_globals"),
+    Row(
+        "`bytes`",
+        "pickling:data_survives_a_round_trip",
+    ),
+    Row(
+        "`PrePickled`: one payload for all engines",
+        "views:all_targets_of_a_call_go_in_one_request",
+        "is pickled and sent once anyway",
+    ),
+    Row(
+        "a `Reference` to nothing: a remote `NameError`",
+        "real:a_reference_to_nothing_is_a_remote_name_error",
+    ),
+    Row("with cloudpickle the client's globals win", "real:with_cloudpickle_functions_get_the_globals_of_the_client"),
+    Row(
+        "exceptions: name, text, traceback",
+        "retyping:builtin_exceptions_keep_type_and_arguments",
+        "also type, arguments and attributes",
+    ),
+    Row(
+        "what is received is unpickled",
+        "user:another_user_gets_nowhere_and_learns_nothing",
+        "from those who have the keys only, which are the user's own",
+    ),
 ]
 
 DEFECTS = [
@@ -923,6 +1228,26 @@ DEFECTS = [
         "core:an_old_task_for_one_engine_goes_before_younger_ones_for_any",
     ),
     Row("engines that died stay listed", "queries:engines_that_are_gone_are_not_in_the_queue_status"),
+    Row(
+        "an empty map puts the history of the client into that of the view",
+        "own:an_empty_call_adds_nothing_to_the_history",
+    ),
+    Row(
+        "`ar.cancel()` leaves the work going on",
+        "interrupting:cancel_interrupts_what_runs_drops_what_waits_and_leaves_world_and_data",
+        "it ends it",
+    ),
+    Row(
+        "a balanced task waits 5 s after the loss of its engine",
+        "core:tasks_of_a_lost_engine_are_tried_again_if_they_may",
+    ),
+    Row("a chunk of a map that fails is one error", "balanced:a_lost_chunk_with_return_exceptions_keeps_all_places"),
+    Row(
+        "engines that join later lack the pickler",
+        "picklers:what_answers_a_call_is_pickled_as_the_call_was",
+        "each call says how it was pickled",
+    ),
+    Row("a cluster whose controller has died still counts as running", "cluster:a_dead_controller_is_noticed"),
 ]
 
 MORE = [

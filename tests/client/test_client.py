@@ -96,8 +96,10 @@ def test_a_client_without_engines_is_true() -> None:
 
 
 def test_a_missing_profile_file_is_waited_for_then_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = tmp_path / "profile_p"
     with pytest.raises(ipp.ConnectionFileError, match=r"ipcontroller-x-client\.json"):
-        ipp.Client(profile_dir=tmp_path, cluster_id="x", timeout=0.2)
+        ipp.Client(profile_dir=profile, cluster_id="x", timeout=0.2)
+    assert not profile.exists()
     assert "Waiting up to 0.2 s" in capsys.readouterr().out
 
 
@@ -195,6 +197,35 @@ def test_shutdown_of_the_hub_closes_the_client() -> None:
         assert shutdowns == [([1], False), (None, True)]
         with pytest.raises(ConnectionError):
             rc[:].apply(abs, 1)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda rc: rc[0].apply_async(abs, 1),
+        lambda rc: rc[:].execute("1"),
+        lambda rc: rc[:].push({"a": 1}),
+        lambda rc: rc.direct_view().map_sync(abs, [1]),
+        lambda rc: rc.load_balanced_view().map_async(abs, [1]),
+        lambda rc: rc.executor().submit(abs, 1),
+        lambda rc: rc.queue_status(),
+        lambda rc: rc.get_result("x-1"),
+        lambda rc: rc.hub_history(),
+        lambda rc: rc.resubmit("x-1"),
+        lambda rc: rc.abort(block=True),
+        lambda rc: rc.shutdown(block=True),
+    ],
+)
+def test_a_closed_client_says_so_whatever_it_is_asked(use: Any) -> None:
+    with connected() as (rc, _):
+        rc.close()
+        with pytest.raises(OSError, match="was closed"):
+            use(rc)
+
+
+def test_a_client_is_no_view(rc: ipp.Client) -> None:
+    for name in ("push", "pull", "execute", "apply", "scatter"):
+        assert not hasattr(rc, name), name
 
 
 # --- importing ---

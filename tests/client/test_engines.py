@@ -45,6 +45,13 @@ def test_other_keys_are_refused(rc: ipp.Client, key: object) -> None:
         rc[key]  # type: ignore[index]
 
 
+def test_of_all_words_only_all_names_engines(rc: ipp.Client) -> None:
+    assert len(rc.direct_view("all")) == 4
+    for view in (rc.direct_view, rc.broadcast_view, rc.load_balanced_view):
+        with pytest.raises(TypeError, match="a list of ints or 'all', not by 'every'"):
+            view("every")
+
+
 def test_an_engine_that_never_was_is_an_index_error_with_its_number(rc: ipp.Client) -> None:
     with pytest.raises(IndexError, match=r"^No such engine: 99$"):
         rc[99]

@@ -196,6 +196,77 @@ def test_errors_can_be_values(manual: Pair) -> None:
     assert [type(e).__name__ for e in result.error] == ["NoneType", "RemoteError", "NoneType", "NoneType"]
 
 
+def test_an_exception_is_returned_and_not_raised(manual: Pair) -> None:
+    rc, hub = manual
+    several, task = call(rc, hub)
+    with pytest.raises(TimeoutError, match="missing: engines 0, 1, 2, 3"):
+        several.exception(0.01)
+    for engine in (0, 1, 3):
+        hub.reply(task, engine, 1)
+    hub.fail(task, 2, failure(2))
+    assert isinstance(several.exception(5), ipp.CompositeError)
+    one = rc[0].apply_async(abs, 1)
+    eventually(lambda: len(hub.submits) == 2)
+    hub.fail(hub.submits[1].task, 0, failure(0))
+    error = one.exception(5)
+    assert isinstance(error, ipp.RemoteError)
+    assert error.ename == "ValueError"
+    fine = rc[0].apply_async(abs, 1)
+    eventually(lambda: len(hub.submits) == 3)
+    hub.reply(hub.submits[2].task, 0, 1)
+    assert fine.exception(5) is None
+
+
+def test_whether_a_result_is_successful_is_known_when_it_is_there(manual: Pair) -> None:
+    rc, hub = manual
+    for answer, successful in ((hub.reply, True), (hub.fail, False)):
+        result, task = call(rc, hub, 0)
+        with pytest.raises(RuntimeError, match="not ready; wait"):
+            result.successful()
+        answer(task, 0, failure(0))
+        assert result.wait(5)
+        assert result.successful() is successful
+        hub.submits.clear()
+
+
+def test_a_dict_of_results_needs_one_for_each_engine(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view([2])
+    result = view.map_async(abs, range(3), chunksize=1)
+    result.get(5)
+    with pytest.raises(ValueError, match=r"several results of .* are of one engine: engines \[2, 2, 2\]"):
+        result.get_dict()
+    assert view.apply_async(abs, -1).get_dict(5) == {2: 1}
+    assert rc[:].map_async(abs, range(4)).get_dict(5) == {0: [0], 1: [1], 2: [2], 3: [3]}
+
+
+def test_fields_of_metadata_that_do_not_exist_are_errors_of_their_kind(manual: Pair) -> None:
+    rc, hub = manual
+    result, _ = call(rc, hub)
+    assert result["completed"] == result.completed == [None] * 4  # no need to wait
+    with pytest.raises(KeyError, match="have msg_id"):
+        result["speed"]
+    with pytest.raises(AttributeError, match="speed"):
+        _ = result.speed
+
+
+def test_metadata_have_all_fields_that_people_know(rc: ipp.Client) -> None:
+    result = rc[:].apply_async(abs, 1)
+    result.get(5)
+    names = "msg_id submitted started completed received engine_uuid engine_id follow after status execute_input "
+    names += "execute_result error stdout stderr outputs data label"
+    for name in names.split():
+        assert result[name] == getattr(result, name) == [m[name] for m in result.metadata], name
+        assert getattr(result.metadata[0], name) == result[name][0]
+    assert isinstance(result.metadata[0], dict)
+
+
+def test_a_map_says_whether_it_keeps_the_order(rc: ipp.Client) -> None:
+    view = rc.load_balanced_view()
+    assert view.map_async(abs, range(3)).ordered is True
+    assert view.map_async(abs, range(3), ordered=False).ordered is False
+    assert rc[:].map_async(abs, range(3)).ordered is True
+
+
 def test_the_first_failure_can_be_raised_while_others_are_still_at_work(manual: Pair) -> None:
     rc, hub = manual
     result, task = call(rc, hub)
@@ -381,6 +452,20 @@ def test_replies_that_nobody_waits_for_are_dropped(manual: Pair) -> None:
     assert result.get(5) == 5
     assert not hub.blobs
     assert all(incoming.acknowledged == 1 for incoming in hub.incoming)
+
+
+def test_a_reply_after_the_loss_of_its_engine_changes_and_prints_nothing(
+    manual: Pair, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rc, hub = manual
+    result, task = call(rc, hub, 1)
+    hub.fail(task, 1, LOST)
+    assert result.wait(5)
+    hub.reply(task, 1, "late")
+    eventually(lambda: hub.incoming[-1].acknowledged == 1)
+    with pytest.raises(ipp.EngineError, match="killed by SIGKILL"):
+        result.get(5)
+    assert capfd.readouterr() == ("", "")
 
 
 # --- facts ---

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from ippmpi import identity
-from ippmpi.client.connect import find_connection
+from ippmpi.client.connect import find_connection, warn_of_loopback
 from ippmpi.client.transport import dial_for
 from ippmpi.connection import Connection
 from ippmpi.errors import ConnectionFileError
@@ -46,6 +47,21 @@ def test_elsewhere_there_is_only_the_address(record: Connection) -> None:
     assert dial_for(elsewhere, "abc").endpoints == ("tcp://10.0.0.1:5555",)
     with pytest.raises(ConnectionFileError, match="listens only on a socket of its own host"):
         dial_for(msgspec.structs.replace(elsewhere, address=""), "abc")
+
+
+def test_a_controller_on_loopback_of_another_host_is_a_warning(record: Connection) -> None:
+    other = msgspec.structs.replace(record.controller, host="login", boot="another")
+    away = msgspec.structs.replace(record, controller=other, address="tcp://127.0.0.1:5555")
+    with pytest.warns(
+        RuntimeWarning, match=r"on login listens on tcp://127\.0\.0\.1:5555.* use sshserver=.*--ip"
+    ) as said:
+        warn_of_loopback(away, stacklevel=1)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_loopback(msgspec.structs.replace(away, address="tcp://10.0.0.1:5555"))
+        warn_of_loopback(msgspec.structs.replace(away, address=""))
+        warn_of_loopback(msgspec.structs.replace(away, controller=record.controller))
 
 
 def test_a_controller_that_is_gone_is_not_dialled(record: Connection) -> None:

@@ -323,6 +323,40 @@ def test_flags_are_set_together_or_not_at_all(rc: ipp.Client) -> None:
     assert view.block is True
 
 
+def test_a_blocking_scatter_returns_nothing_and_a_blocking_push_none_of_each_engine(rc: ipp.Client) -> None:
+    assert rc[:].scatter("a", range(8), block=True) is None
+    assert rc[:].push({"b": 1}, block=True) == [None] * 4
+    assert rc[:].update({"b": 2}).get(5) == [None] * 4
+    assert rc[0].push({"b": 3}, block=True) is None
+    assert rc[:].pull(["a", "b"], block=True)[0] == [range(2), 3]
+
+
+def test_variables_of_engines_cannot_be_looked_for_as_in_a_dict(rc: ipp.Client) -> None:
+    view: Any = rc[:]
+    with pytest.raises(TypeError, match=r"ask the engines, for example view\.pull"):
+        "a" in view  # noqa: B015 - it raises
+
+
+def test_targets_of_a_view_can_be_assigned(rc: ipp.Client) -> None:
+    view = rc[:]
+    view.targets = [2, 0]
+    assert view.apply_sync(int, 1) == [1, 1]
+    assert view["engine"] == [2, 0]
+    view.targets = 3
+    assert view["engine"] == 3
+
+
+def test_a_flag_that_does_not_exist_is_named_when_a_view_is_made(rc: ipp.Client) -> None:
+    with pytest.raises(KeyError, match=r"DirectView has no flag 'speed'; have .*block"):
+        rc.direct_view(speed=9)
+    with pytest.raises(KeyError, match="BroadcastView has no flag 'coalescing'"):
+        rc.broadcast_view(coalescing=True)
+    with pytest.raises(KeyError, match=r"LoadBalancedView has no flag 'speed'; have .*retries"):
+        rc.load_balanced_view(speed=9)
+    with pytest.raises(KeyError, match="no flag 'speed'"), rc[:].temp_flags(speed=9):
+        pass
+
+
 def test_temporary_flags_end_with_their_block(rc: ipp.Client, hub: FakeHub) -> None:
     view = rc[:]
     with view.temp_flags(block=True, targets=1, label="mine"):

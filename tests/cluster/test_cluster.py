@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,6 +206,20 @@ def test_a_cluster_starts_works_and_leaves_nothing(make: Make, tmp_path: Path) -
     assert left(tmp_path) == []
     assert not any(os.path.exists(folder) for folder in folders)
     cluster.stop_cluster_sync()
+
+
+def test_logs_are_named_after_the_program_its_cluster_and_its_set(make: Make, tmp_path: Path) -> None:
+    with make(cluster_id="mine"):
+        controller, engines = left(tmp_path / "profile_p" / "log")
+        assert re.fullmatch(r"ipcontroller-mine-\w+\.log", controller)
+        assert re.fullmatch(r"ipengine-mine-0-\w+\.log", engines)
+
+
+def test_a_client_can_bring_the_magics_when_it_starts_the_cluster(make: Make) -> None:
+    with pytest.warns(UserWarning, match="magics only inside IPython"):
+        rc = make().start_and_connect_sync(activate=True)
+    assert rc.ids == [0]
+    rc.close()
 
 
 def test_coroutines_do_not_block_the_loop(make: Make) -> None:
