@@ -13,8 +13,6 @@ FILES = {
     "membership": "core/test_membership.py",
     "user": "test_second_user.py",
     "compatible": "net/test_compatible.py",
-    "dependency": "core/test_dependency.py",
-    "control": "core/test_control.py",
     "transport": "client/test_transport.py",
     "conditional": "client/test_conditional.py",
     "imports": "client/test_imports.py",
@@ -1018,13 +1016,14 @@ SCHEDULER = [
         "is bounded; in ipyparallel it only grows",
     ),
     Row(
-        "a dependency on an unknown task, or on itself: `InvalidDependency`",
-        "intake:a_dependency_that_makes_no_sense_is_named",
+        "a dependency on an unknown task: `InvalidDependency`",
+        "questions:a_dependency_on_a_task_that_nobody_knows_is_invalid",
         "names the task; at once",
     ),
+    Row("a dependency of a task on itself: `InvalidDependency`", "intake:a_dependency_that_makes_no_sense_is_named"),
     Row(
-        "`follow` across engines: `ImpossibleDependency`",
-        "dependency:tasks_to_follow_must_have_run_on_one_engine",
+        "`follow` across engines, `after` a failed task: `ImpossibleDependency`",
+        "questions:what_ran_on_two_engines_cannot_be_followed_to_one",
     ),
     Row(
         "`retries`: an engine that has failed it is not tried again",
