@@ -115,6 +115,14 @@ def test_records_have_what_is_known_of_a_task(rc: ipp.Client) -> None:
     assert rc.db_query({"msg_id": task}, keys="queue") == [{"msg_id": task, "queue": "mux"}]
 
 
+def test_calls_of_broadcast_views_are_recorded_too(rc: ipp.Client) -> None:
+    result = rc.broadcast_view(label="cast").apply_async(abs, 1)
+    assert result.get(10) == [1, 1, 1]
+    (record,) = rc.db_query({"label": "cast"}, keys=["engines", "queue"])
+    assert record == {"msg_id": result.msg_ids[0], "engines": [0, 1, 2], "queue": "mux"}
+    assert rc.hub_history() == result.msg_ids
+
+
 def test_conditions_choose_records(rc: ipp.Client) -> None:
     view = rc.load_balanced_view()
     for number in range(3):
