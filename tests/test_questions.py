@@ -115,6 +115,14 @@ def test_records_have_what_is_known_of_a_task(rc: ipp.Client) -> None:
     assert rc.db_query({"msg_id": task}, keys="queue") == [{"msg_id": task, "queue": "mux"}]
 
 
+def test_calls_of_broadcast_views_are_recorded_too(rc: ipp.Client) -> None:
+    result = rc.broadcast_view(label="cast").apply_async(abs, 1)
+    assert result.get(10) == [1, 1, 1]
+    (record,) = rc.db_query({"label": "cast"}, keys=["engines", "queue"])
+    assert record == {"msg_id": result.msg_ids[0], "engines": [0, 1, 2], "queue": "mux"}
+    assert rc.hub_history() == result.msg_ids
+
+
 def test_conditions_choose_records(rc: ipp.Client) -> None:
     view = rc.load_balanced_view()
     for number in range(3):
@@ -225,6 +233,25 @@ def test_what_cannot_be_done_again_is_said(rc: ipp.Client) -> None:
         rc.resubmit(large)
     with pytest.raises(LookupError, match="no task 'x-1'"):
         rc.resubmit("x-1")
+
+
+# --- dependencies ---
+
+
+@pytest.mark.parametrize("flag", ["after", "follow"])
+def test_a_dependency_on_a_task_that_nobody_knows_is_invalid(rc: ipp.Client, flag: str) -> None:
+    view = rc.load_balanced_view(**{flag: "x-9"})
+    with pytest.raises(ipp.InvalidDependency, match=f"{flag}: task x-9 is not known"):
+        view.apply_async(abs, 1).get(10)
+
+
+def test_what_ran_on_two_engines_cannot_be_followed_to_one(rc: ipp.Client) -> None:
+    both = [rc.load_balanced_view([engine]).apply_async(abs, engine) for engine in (0, 1)]
+    with pytest.raises(ipp.ImpossibleDependency):
+        rc.load_balanced_view(follow=both).apply_async(abs, 1).get(10)
+    failed = rc.load_balanced_view().apply_async(operator.truediv, 1, 0)
+    with pytest.raises(ipp.ImpossibleDependency, match=failed.msg_ids[0]):
+        rc.load_balanced_view(after=failed).apply_async(abs, 1).get(10)
 
 
 # --- the rest ---

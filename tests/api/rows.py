@@ -13,8 +13,6 @@ FILES = {
     "membership": "core/test_membership.py",
     "user": "test_second_user.py",
     "compatible": "net/test_compatible.py",
-    "dependency": "core/test_dependency.py",
-    "control": "core/test_control.py",
     "transport": "client/test_transport.py",
     "conditional": "client/test_conditional.py",
     "imports": "client/test_imports.py",
@@ -319,7 +317,7 @@ CLIENT = [
     Row("every question has a time-out", "client:no_question_waits_for_ever", "ipyparallel waits for ever"),
     Row(
         "`rc.become_dask`, `stop_dask`",
-        note="left out here: engines do not become workers of dask; `rc.executor()` takes functions as its client does",
+        note="left out here: engines do not become workers of dask; for functions and futures there is `rc.executor()`",
     ),
     Row(
         "`send_apply_request`, `send_execute_request`, `create_message_futures`, `rc.session`",
@@ -671,7 +669,7 @@ RESULTS = [
     Row(
         "`ar['unknown']`: `KeyError`, `ar.unknown`: `AttributeError`",
         "results:fields_of_metadata_that_do_not_exist_are_errors_of_their_kind",
-        "names those that there are",
+        "the `KeyError` names those that there are",
     ),
     Row(
         "`ar['completed']` before the end",
@@ -698,6 +696,12 @@ RESULTS = [
         "results:metadata_have_all_fields_that_people_know",
         "also `cached`",
     ),
+    Row(
+        "`stream_output`: what has come before is shown too",
+        "results:streamed_output_comes_line_by_line_with_its_engine",
+        "first, and once",
+    ),
+    Row("`wait_interactive(timeout=...)` does not raise", "results:waiting_with_a_bar_has_a_timeout", "returns False"),
 ]
 
 ERRORS = [
@@ -1018,13 +1022,14 @@ SCHEDULER = [
         "is bounded; in ipyparallel it only grows",
     ),
     Row(
-        "a dependency on an unknown task, or on itself: `InvalidDependency`",
-        "intake:a_dependency_that_makes_no_sense_is_named",
+        "a dependency on an unknown task: `InvalidDependency`",
+        "questions:a_dependency_on_a_task_that_nobody_knows_is_invalid",
         "names the task; at once",
     ),
+    Row("a dependency of a task on itself: `InvalidDependency`", "intake:a_dependency_that_makes_no_sense_is_named"),
     Row(
-        "`follow` across engines: `ImpossibleDependency`",
-        "dependency:tasks_to_follow_must_have_run_on_one_engine",
+        "`follow` across engines, `after` a failed task: `ImpossibleDependency`",
+        "questions:what_ran_on_two_engines_cannot_be_followed_to_one",
     ),
     Row(
         "`retries`: an engine that has failed it is not tried again",
@@ -1206,6 +1211,15 @@ ENGINE = [
         "user:another_user_gets_nowhere_and_learns_nothing",
         "from those who have the keys only, which are the user's own",
     ),
+    Row(
+        "arrays in containers of any type, size and depth",
+        "pickling:arrays_in_containers_of_any_kind_and_depth_travel_beside_the_pickle",
+    ),
+    Row(
+        "`timeout`: the registration of an engine takes 5 s at most",
+        "known:an_option_that_is_not_needed_says_why",
+        "a minute",
+    ),
 ]
 
 DEFECTS = [
@@ -1248,6 +1262,8 @@ DEFECTS = [
         "each call says how it was pickled",
     ),
     Row("a cluster whose controller has died still counts as running", "cluster:a_dead_controller_is_noticed"),
+    Row("calls of broadcast views are not recorded", "questions:calls_of_broadcast_views_are_recorded_too"),
+    Row("a coalescing view drops failures, and its result is a single one", "views:a_broadcast_view_is_a_direct_view"),
 ]
 
 MORE = [

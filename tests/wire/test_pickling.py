@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -36,6 +37,11 @@ PLAIN = st.recursive(
         st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner) | st.frozensets(st.integers())
     ),
 )
+
+
+class Named(NamedTuple):
+    name: str
+    value: dict[str, list[OrderedDict[str, np.ndarray]]]
 
 
 def main(code: str) -> dict[str, Any]:
@@ -118,6 +124,17 @@ def test_any_bytes_that_are_no_blob_are_a_protocol_error(raw: bytes) -> None:
 def test_a_damaged_blob_is_a_protocol_error(change: Any) -> None:
     with pytest.raises(ProtocolError):
         unpack(change(pack(list(range(9))).join()))
+
+
+def test_arrays_in_containers_of_any_kind_and_depth_travel_beside_the_pickle() -> None:
+    array = np.arange(100_000.0)
+    large = [Named(str(i), {"deep": [OrderedDict(array=array + i)]}) for i in range(70)]
+    packed = pack(large)
+    back = unpack(packed.join())
+    assert type(back[5]) is Named
+    assert back[69].value["deep"][0]["array"][1] == 70.0
+    assert back[0].value["deep"][0]["array"].flags.writeable
+    assert len(sizes(packed.join())) > 70  # the pickle, and each array
 
 
 @pytest.mark.parametrize("value", [(i for i in ()), threading.Lock()], ids=["generator", "lock"])
