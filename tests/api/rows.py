@@ -546,7 +546,6 @@ VIEWS = [
         "balanced:an_item_that_cannot_be_pickled_takes_the_whole_map_back",
         "an error here; what was sent of the map is taken back",
     ),
-    Row("`imap` of a direct view", "views:imap_iterates"),
     Row("`map(return_exceptions=True)`", "views:failures_of_a_map_can_be_values_in_their_places", "one for each item"),
     Row(
         "`sync_imports(local=False)`: `NotImplementedError`",
