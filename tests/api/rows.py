@@ -808,6 +808,16 @@ CLUSTER = [
     Row("`start_engines`, `stop_engines`", "cluster:engine_sets_come_and_go_while_the_cluster_runs"),
     Row("`restart_engines`", "cluster:engines_of_a_restarted_set_have_their_ids_again", "the ids stay"),
     Row("`signal_engines`", "cluster:a_signal_reaches_the_engines"),
+    Row(
+        "`signal_engines` when one engine is dead",
+        "cluster:a_signal_to_a_set_of_which_one_engine_is_dead_reaches_the_others",
+        "ipyparallel may raise",
+    ),
+    Row(
+        "`environment` of a launcher",
+        note="left out here: engines have the environment of what starts them",
+    ),
+    Row("names of batch scripts in the work folder", note="left out here: there are no batch systems yet"),
     Row("`stop_engine`, `restart_engine`, `signal_engine`", note="left out: they were never implemented"),
     Row("`stop_controller`, `stop_cluster`, again and again", "cluster:a_cluster_starts_works_and_leaves_nothing"),
     Row("`engine_set`, `engines`, `controller`", "cluster:a_cluster_starts_works_and_leaves_nothing"),
@@ -1078,6 +1088,11 @@ ENGINE = [
         "`max_heartbeat_misses`: no controller any more",
         "restart:engines_leave_when_no_controller_comes_back",
         "`controller_wait_s` of `[agent]`",
+    ),
+    Row(
+        "processes, threads and connections of an engine",
+        note="different: no nanny beside each; one agent a node, one Unix socket an engine (`docs/architecture.md`, "
+        "`docs/performance.md`)",
     ),
     Row("`enable_nanny`, heartbeats, `hb_*`", note="left out: each node has one agent, which watches its ranks"),
     Row(

@@ -340,6 +340,21 @@ def test_a_signal_reaches_the_engines(make: Make) -> None:
         result.get(1)
 
 
+def test_a_signal_to_a_set_of_which_one_engine_is_dead_reaches_the_others(make: Make) -> None:
+    cluster = make(n=2)
+    rc = cluster.start_and_connect_sync()
+    result = rc[1].apply_async(time.sleep, 60)
+    eventually(lambda: rc.queue_status(1)["queue"] == 1)
+    os.kill(rc[0].apply_sync(os.getpid), signal.SIGKILL)
+    eventually(lambda: rc.ids == [1])
+    deadline = time.monotonic() + 10
+    while not result.ready() and time.monotonic() < deadline:  # the first may come before the code runs
+        cluster.signal_engines_sync(signal.SIGINT)
+        result.wait(0.2)
+    with pytest.raises(Exception, match="KeyboardInterrupt"):
+        result.get(1)
+
+
 # --- failures ---
 
 
