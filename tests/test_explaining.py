@@ -63,6 +63,7 @@ def test_what_runs_and_what_is_behind_it_on_which_rank(rc: ipp.Client, tmp_path:
 def test_tasks_wait_for_others_for_engines_and_behind_each_other(rc: ipp.Client, tmp_path: Path) -> None:
     end = tmp_path / "end"
     lbv = rc.load_balanced_view()
+    lbv.map_sync(time.sleep, [0.03] * 8, chunksize=1)  # to engines whose tasks are short, some would be handed ahead
     first = [lbv.apply_async(MAIN.wait, str(end)) for _ in range(2)]
     second, third = lbv.apply_async(abs, 1), lbv.apply_async(abs, 2)
     with lbv.temp_flags(after=first[0]):

@@ -112,7 +112,7 @@ def test_a_frontend_and_clients_see_one_namespace(rc: ipp.Client, frontend: Fron
     assert rc[1].pull("b").get(10) == [5, 5]
     assert frontend.value("get_ipython().kernel.engine_id") == "1"
     rc[1].execute("c = Out", block=True)  # also the numbers of the cells
-    assert frontend.value("list(c.values())[0]") == "6"
+    assert frontend.value("6 in c.values()") == "True"
 
 
 def test_both_run_at_the_same_time_and_take_turns(rc: ipp.Client, frontend: Frontend) -> None:
