@@ -85,12 +85,12 @@ class Runner:
         self._namespace.origin = task.rpartition("-")[0]
         value: object = None
         failure = content if isinstance(content, Failure) else None
-        pickling.use(None)
         if not isinstance(content, Failure):
             value, failure = self._guarded(task, op, content)
         self._tidy()
         outcome = self._outcome(task, value, failure, started)
         self.task = ""
+        pickling.use(None)  # what this call was pickled with is nobody else's choice
         return outcome
 
     def _guarded(self, task: str, op: str, content: Buffer | Unread) -> tuple[object, Failure | None]:

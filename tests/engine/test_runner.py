@@ -55,6 +55,12 @@ def test_an_edited_helper_is_never_stale(bench: Any, main: Any) -> None:
     assert bench.namespace.origins() == {"helper": "aaa"}
 
 
+def test_what_a_call_was_pickled_with_does_not_outlive_it(bench: Any) -> None:
+    outcome = bench.runner.run("aaa-1", "apply", pack((abs, (-1,), {}), "cloudpickle").join())
+    assert outcome.reply.content.inline[4] == 1, "the result is not pickled as the call was"
+    assert pack([1]).join()[4] == 0
+
+
 def test_push_pull_clear(bench: Any) -> None:
     assert bench.do("push", {"a": 1, "b": [2]}) is None
     assert bench.do("pull", "a") == 1
